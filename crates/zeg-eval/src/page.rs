@@ -23,6 +23,7 @@ mod mistakes;
 mod notices;
 mod panels;
 mod relation;
+mod reliability;
 mod text;
 
 use std::path::{Path, PathBuf};

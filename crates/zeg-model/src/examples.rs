@@ -17,8 +17,10 @@ use crate::{ModelError, scores::host};
 /// Settings of the fit; the defaults were chosen on `train` of VOC 2012 (docs/src/project/examples.md).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ExampleOptions {
-    /// Weight of the discriminant beside the cosine of patch and class embedding.
+    /// Weight of the discriminant beside the cosine of patch and class embedding, if every class has examples.
     pub weight: f32,
+    /// The same if some classes have a name alone, which a larger weight would let lose their pixels.
+    pub mixed_weight: f32,
     /// Share of the mean variance of a channel that is added to the diagonal of the covariance (shrinkage), which a few
     /// patches do not determine; above 0.
     pub shrinkage: f64,
@@ -30,8 +32,9 @@ pub struct ExampleOptions {
 impl Default for ExampleOptions {
     fn default() -> Self {
         Self {
-            weight: 0.1,
-            shrinkage: 1.0,
+            weight: 0.12,
+            mixed_weight: 0.05,
+            shrinkage: 3.0,
             outside: 0.5,
         }
     }
@@ -106,9 +109,15 @@ impl ExampleScores {
             .map(|of_class| Samples::of(of_class.examples, dim))
             .collect();
         let layer = Discriminant::fit(&samples, dim, options);
-        let add = |(base, weight): (&f32, &f64)| base + options.weight * *weight as f32;
+        let is_mixed = classes.iter().any(|class| class.examples.is_empty());
+        let weight = if is_mixed {
+            options.mixed_weight
+        } else {
+            options.weight
+        };
+        let add = |(base, row): (&f32, &f64)| base + weight * *row as f32;
         let patch_rows = base.iter().zip(&layer.weights).map(add).collect();
-        let bias = layer.bias.iter().map(|bias| options.weight * *bias as f32);
+        let bias = layer.bias.iter().map(|bias| weight * *bias as f32);
         let device = text.device();
         Ok(Self {
             patch_rows: matrix(patch_rows, [rows, dim], &device),

@@ -21,6 +21,9 @@ const CELL: usize = 2;
 /// Score that a class must have at some cell to be refined, unless a uniform share is less; the others have no part in
 /// the result.
 const COMPETES: f32 = 0.02;
+/// Part of the largest share of any class that a class must reach somewhere in the image to be taken for present; chosen
+/// on `train` of VOC 2012 (docs/src/project/training-free.md).
+const PRESENT: f32 = 0.7;
 /// Smallest share of a class, so that its logarithm is finite.
 const LEAST: f32 = 1e-6;
 
@@ -55,6 +58,8 @@ pub enum Refinement {
     /// Pixel-adaptive mask refinement (PAMR): every pixel repeatedly takes the mean of the scores around it, weighted by
     /// likeness of colour.
     Pamr,
+    /// Classes that are likely nowhere in the image are left out, then [`Refinement::Pamr`].
+    PresentPamr,
 }
 
 impl Refinement {
@@ -91,6 +96,9 @@ impl Refinement {
         })?;
         let mut shares = shares(&field.strip(0..height, [height, width])); // [classes, height, width]
         let cells = (height * width).max(1);
+        if self == Self::PresentPamr && scoring == Scoring::Softmax {
+            leave_out_absent(&mut shares, cells);
+        }
         // Among many classes that are alike, the best may have a small share.
         let competes = COMPETES.min(1.0 / classes.max(1) as f32);
         let competing: Vec<usize> = shares
@@ -119,6 +127,35 @@ impl Refinement {
             width,
             values: shares,
         })
+    }
+}
+
+/// Leaves out the classes whose share is nowhere [`PRESENT`] of the largest share of any class: their shares become 0, and
+/// those of the others add up to 1 again. The class with the largest share always stays.
+///
+/// - `shares`: `[classes, cells]`
+fn leave_out_absent(shares: &mut [f32], cells: usize) {
+    let peaks: Vec<f32> = shares
+        .par_chunks_exact(cells)
+        .map(|share| share.iter().copied().fold(0.0, f32::max))
+        .collect();
+    let least = PRESENT * peaks.iter().copied().fold(0.0, f32::max);
+    for (share, &peak) in shares.chunks_exact_mut(cells).zip(&peaks) {
+        if peak < least {
+            share.fill(0.0);
+        }
+    }
+    let mut sums = vec![0.0_f32; cells];
+    for share in shares.chunks_exact(cells) {
+        for (sum, share) in sums.iter_mut().zip(share) {
+            *sum += share;
+        }
+    }
+    for share in shares.chunks_exact_mut(cells) {
+        for (share, &sum) in share.iter_mut().zip(&sums) {
+            // Where the classes that stay have no share that a number can hold, all stay at 0.
+            *share /= sum.max(f32::MIN_POSITIVE);
+        }
     }
 }
 
@@ -183,6 +220,19 @@ mod tests {
             .apply(&field, &image, Scoring::Softmax)
             .unwrap();
         assert_eq!(same, ScoreMap::of_field(&field));
+    }
+
+    #[test]
+    fn a_class_that_is_likely_nowhere_is_left_out() {
+        // Shares of three classes at two cells; the second is at most 0.3, less than 0.7 of 0.9.
+        let mut shares = vec![0.9, 0.2, 0.1, 0.3, 0.0, 0.5];
+        shares[5] = 0.75;
+        leave_out_absent(&mut shares, 2);
+        assert_eq!(&shares[2..4], [0.0, 0.0]);
+        assert!((shares[0] - 1.0).abs() < 1e-6 && (shares[1] + shares[5] - 1.0).abs() < 1e-6);
+        let mut only = vec![0.4, 0.4, 0.39, 0.39];
+        leave_out_absent(&mut only, 2);
+        assert!(only.iter().all(|&share| share > 0.4), "{only:?}");
     }
 
     /// Sums of masks can exceed 1, where the larger one must still win.

@@ -71,7 +71,8 @@ fn scores_are_those_of_the_reference() {
     for (name, options) in [("usual", [0.1, 1.0, 0.5]), ("other", [0.4, 0.25, 0.2])] {
         let [weight, shrinkage, outside] = options;
         let options = ExampleOptions {
-            weight: weight as f32,
+            weight: 2.0 * weight as f32,
+            mixed_weight: weight as f32, // the second class has no examples
             shrinkage,
             outside,
         };

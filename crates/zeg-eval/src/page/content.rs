@@ -10,6 +10,7 @@ use super::mistakes::Mistakes;
 use super::notices::notices;
 use super::panels::ComparedImages;
 use super::relation::Relation;
+use super::reliability::ReliabilityPlot;
 use super::text::{counted, percent};
 use super::{ReportInput, classes, curves};
 use crate::summary::Spread;
@@ -37,6 +38,8 @@ pub(super) struct Content {
     /// The unseen classes of several evaluations; `None` for one evaluation.
     pub(super) bars: Option<Bars>,
     pub(super) confusions: Vec<Confusion>,
+    /// Accuracy by confidence; `None` if no evaluation measured it.
+    pub(super) reliability: Option<ReliabilityPlot>,
     pub(super) charts: Vec<Chart>,
     /// Images that are in the galleries of several evaluations.
     pub(super) compared: ComparedImages,
@@ -106,6 +109,7 @@ impl Content {
             bars: Bars::of(&classes, &names),
             classes,
             confusions: confusions(input, &relation, &names)?,
+            reliability: ReliabilityPlot::of(&reports, &names),
             charts: curves::charts(&input.runs),
             galleries: galleries(input, &names, &with_split.classes, &mut budget),
             compared,

@@ -22,8 +22,32 @@ pub(super) fn render(content: &Content) -> String {
     for confusion in &content.confusions {
         mistakes(&mut text, confusion);
     }
+    reliability(&mut text, content);
     making(&mut text, content);
     text
+}
+
+/// Writes the calibration error of every evaluation that measured its confidence, and what thresholds do.
+fn reliability(text: &mut String, content: &Content) {
+    let Some(plot) = &content.reliability else {
+        return;
+    };
+    paragraph(text, "## Confidence");
+    for line in &plot.lines {
+        paragraph(text, &format!("{}: {}.", escaped(&line.name), line.error));
+        let header = [
+            "threshold",
+            "unlabelled",
+            "unlabelled of absent classes",
+            "right of labelled",
+        ];
+        let rows = line.thresholds.iter().map(|row| {
+            [&row.threshold, &row.known, &row.absent, &row.right]
+                .map(|cell| escaped(cell))
+                .to_vec()
+        });
+        table(text, &header.map(str::to_owned), rows);
+    }
 }
 
 fn headline(text: &mut String, content: &Content) {

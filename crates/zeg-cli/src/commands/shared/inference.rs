@@ -45,6 +45,8 @@ enum RefineArg {
     None,
     /// Pixel-adaptive mask refinement: pixels take the scores of pixels of like colour around them
     Pamr,
+    /// PAMR among the classes that are likely somewhere in the image
+    PresentPamr,
 }
 
 /// An [`InferenceMode`] as a value of `--mode`.
@@ -82,6 +84,7 @@ impl InferenceArgs {
             refine: self.refine.map(|refine| match refine {
                 RefineArg::None => Refinement::None,
                 RefineArg::Pamr => Refinement::Pamr,
+                RefineArg::PresentPamr => Refinement::PresentPamr,
             }),
             calibration: self.calibration,
         }
