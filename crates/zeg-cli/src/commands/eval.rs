@@ -1,6 +1,7 @@
 //! `zeg eval`: scores models on a data set; `zeg eval merge` adds up the parts of a divided evaluation.
 
 mod args;
+mod done;
 mod finished;
 mod gallery;
 mod job;
@@ -24,7 +25,7 @@ use zeg_base::{plural::counted, ranks::Ranks};
 use burn::tensor::Device;
 use zeg::{
     data::{OpenSet, SampleSource},
-    eval::{Evaluation, SkippedImage, record::FILE_NAME},
+    eval::{Evaluation, SkippedImage},
     evaluation::{
         EvaluationOptions, EvaluationOutcome, EvaluationSetup, ImageState, KeptImages, evaluate_on,
     },
@@ -35,13 +36,12 @@ pub(crate) use self::scores::{merge_output_schema, output_schema};
 pub(crate) use self::{args::EvalArgs, places::ReplacesInput, plan::DescriptionMissing};
 use self::{
     args::{EvalSettings, EvalTask},
+    done::Done,
     finished::{Earlier, ScoredImages},
-    gallery::Gallery,
     job::{EvalJob, EvalOutput},
     places::{check_inputs, record_places},
     plan::PlanFile,
     predictions::Predictions,
-    record::RecordInput,
     scores::{ScoredModels, show_one, show_several, warn_of_ties},
 };
 use super::{
@@ -351,45 +351,17 @@ fn score(
             .verbosity
             .notice(times_text(outcome, jobs.len(), wall));
     }
-    let colours = dataset.classes().palette();
-    let mut evaluations = Vec::new();
+    let done = Done {
+        dataset,
+        wall,
+        threads: options.threads,
+    };
     let spools = predictions.finish();
-    for ((output, outcome), spool) in outputs.into_iter().zip(outcomes).zip(spools) {
-        let mut evaluation = record::evaluation(RecordInput {
-            checkpoint: output.checkpoint,
-            loaded: output.loaded,
-            origin: output.origin,
-            plan: &output.plan,
-            fingerprint: output.fingerprint,
-            dataset,
-            outcome,
-            shard: settings.shard,
-            wall,
-            threads: options.threads,
-        })?;
-        if let Some(folder) = &output.record {
-            std::fs::create_dir_all(folder)?;
-            if let Some(mut predictions) = spool {
-                let gallery = Gallery {
-                    dataset,
-                    each: settings.gallery,
-                    colours: &colours,
-                    folder,
-                };
-                evaluation.gallery = gallery.write(&evaluation, &mut predictions)?;
-            }
-            evaluation.save(folder)?;
-            let file = folder.join(FILE_NAME);
-            settings
-                .verbosity
-                .notice(format_args!("record: {}", file.display()));
-        }
-        evaluations.push(Scored {
-            evaluation,
-            experiment: record::experiment(output.loaded)?,
-            record: output.record,
-        });
-    }
+    let each = outputs.into_iter().zip(outcomes).zip(spools);
+    let evaluations: anyhow::Result<Vec<Scored>> = each
+        .map(|((output, outcome), spool)| done.keep(settings, output, outcome, spool))
+        .collect();
+    let evaluations = evaluations?;
     if let Some(scored) = earlier {
         scored.finish()?;
     }

@@ -21,11 +21,12 @@ use zeg_base::{
 };
 
 use super::{
-    Outcome, ToFolder,
+    Outcome,
     finished::{FinishedImage, Plan, exists},
     inputs::{Input, STANDARD},
     outputs::Writers,
     report,
+    to_folder::ToFolder,
     work::{SegmentJob, WriteFailure},
 };
 use crate::{
