@@ -35,6 +35,7 @@ use zeg::{
     mini::{is_mini, open_weights, weights_sha256},
     model::{
         config::Activation,
+        method::Architecture,
         methods::Methods,
         weights::{StateDict, StatedHeads},
     },
@@ -82,8 +83,7 @@ pub(crate) fn run(
 }
 
 fn train(program: &Program, settings: &TrainSettings, ranks: &Ranks) -> anyhow::Result<ExitCode> {
-    let started = Instant::now();
-    let stop = stop_flag();
+    let (started, stop) = (Instant::now(), stop_flag());
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
     let mut experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
@@ -101,10 +101,9 @@ fn train(program: &Program, settings: &TrainSettings, ranks: &Ranks) -> anyhow::
     let architecture = model.architecture(methods)?;
     let heads = state_heads(&mut weights, settings, &*architecture)?;
     let recipe = recipes.of(architecture.method())?;
-    let own = initial(folder.as_ref(), start, settings, &experiment, methods)?;
-    let (init, start) = together::start_of_first(ranks, own, methods)?;
-    check_start(&start, &experiment, recipe)?;
-    start.check_architecture(&*architecture, methods)?;
+    let found = initial(folder.as_ref(), start, settings, &experiment, methods)?;
+    let (init, start) = together::start_of_first(ranks, found, methods)?;
+    check_start(&start, &experiment, recipe, &*architecture, methods)?;
     let base = base_weights(&settings.weights)?;
     let images = validation::images(&experiment, root)?;
     let sets = facts::Sets {
@@ -183,8 +182,8 @@ fn train(program: &Program, settings: &TrainSettings, ranks: &Ranks) -> anyhow::
         validator,
     };
     let finished = run.complete(&mut trainer, &dataset, settings, &stop)?;
-    let step = trainer.step_number();
-    let output = output(&run, settings, &dataset, [first_step, step], finished);
+    let steps = [first_step, trainer.step_number()];
+    let output = output(&run, settings, &dataset, steps, finished);
     let seconds = started.elapsed().as_secs_f64();
     finish(settings, &TrainOutput { seconds, ..output })
 }
@@ -231,12 +230,18 @@ fn initial(
 }
 
 /// Checks that a transductive run has a model that gives pseudo labels, unless its method labels without one.
-fn check_start(start: &Start, experiment: &Experiment, recipe: &dyn Recipe) -> anyhow::Result<()> {
+fn check_start(
+    start: &Start,
+    experiment: &Experiment,
+    recipe: &dyn Recipe,
+    architecture: &dyn Architecture,
+    methods: &Methods,
+) -> anyhow::Result<()> {
     let transductive = experiment.training.setting == Setting::Transductive;
     if transductive && matches!(start, Start::Fresh) && !recipe.labels_untrained() {
         return Err(NothingToStartFrom.into());
     }
-    Ok(())
+    start.check_architecture(architecture, methods)
 }
 
 /// Returns what a checkpoint says of a run besides its weights.

@@ -178,7 +178,7 @@ pub(super) fn work_together(
             for index in next..=*last {
                 let result = results.remove(&index);
                 deliver(work, writers, plans, index, result, outcome, |print| {
-                    bar.suspend(print)
+                    bar.suspend(print);
                 })?;
                 bar.inc();
             }
@@ -192,7 +192,7 @@ pub(super) fn work_together(
     for index in next..plans.map_or(0, <[Plan]>::len) {
         if let Some(plans) = plans {
             deliver(work, writers, plans, index, None, outcome, |print| {
-                bar.suspend(print)
+                bar.suspend(print);
             })?;
             bar.inc();
         }

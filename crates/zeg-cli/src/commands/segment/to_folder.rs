@@ -1,9 +1,6 @@
 //! Segments images into a folder, alone or together with other ranks.
 
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use zeg::export::Overwrite;
