@@ -24,7 +24,7 @@ const FAILED: u8 = 1;
 const WORKING: u8 = 0;
 
 /// Time that a rank waits for another one, unless the user states it.
-pub const USUAL_TIMEOUT: Duration = Duration::from_secs(600);
+pub const USUAL_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Errors of the work of several ranks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -169,6 +169,17 @@ impl Transport for Alone {
     fn abort(&self, _: u8) {}
 }
 
+/// A rank whose message differs from that of the first one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Different {
+    /// Number of the rank.
+    pub rank: usize,
+    /// The message of the first rank.
+    pub of_first: Vec<u8>,
+    /// Its own message.
+    pub own: Vec<u8>,
+}
+
 /// One of several processes that work together, with what it needs to speak with the others.
 #[derive(Clone)]
 pub struct Ranks {
@@ -208,7 +219,7 @@ impl Ranks {
         let hosts = transport.gather("the start of all ranks", host.as_bytes())?;
         let hosts = hosts.iter().map(|host| String::from_utf8_lossy(host));
         Ok(Self {
-            hosts: hosts.map(|host| host.into_owned()).collect(),
+            hosts: hosts.map(std::borrow::Cow::into_owned).collect(),
             transport: Rc::new(transport),
         })
     }
@@ -323,14 +334,18 @@ impl Ranks {
         &self,
         what: &str,
         message: &[u8],
-    ) -> Result<Option<(usize, Vec<u8>, Vec<u8>)>, RanksError> {
+    ) -> Result<Option<Different>, RanksError> {
         let all = self.gather(what, message)?;
         let Some((first, others)) = all.split_first() else {
             return Ok(None);
         };
         let mut others = others.iter().zip(1..);
         let found = others.find(|(other, _)| *other != first);
-        Ok(found.map(|(other, rank)| (rank, first.clone(), other.clone())))
+        Ok(found.map(|(other, rank)| Different {
+            rank,
+            of_first: first.clone(),
+            own: other.clone(),
+        }))
     }
 
     /// Sends the numbers of every rank to all ranks: `all` is filled with them, in the order of the ranks.

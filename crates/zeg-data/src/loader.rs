@@ -7,6 +7,8 @@
 //! its own; the consumer reads the channels in turn. This keeps the order without sorting, and limits the queued
 //! samples to one batch in addition to the batch being assembled.
 
+mod draws;
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use self::draws::{Draws, check_positions};
 use crate::chance::{Purpose, stream};
 use crate::sampler::Sampler;
 use crate::{DataError, Pipeline, Sample, SampleSource, TrainSample};
@@ -288,41 +291,6 @@ fn check(options: &LoaderOptions) -> Result<u64, DataError> {
             "so small that start-batch × batch-size is below 2^62",
         ),
     }
-}
-
-/// The draws that a loader makes.
-struct Draws {
-    /// The first draw of the first batch.
-    first: u64,
-    batch_size: u64,
-    /// Positions in a batch of the samples that are loaded.
-    positions: Vec<usize>,
-}
-
-impl Draws {
-    /// Returns a draw by its number among those of the loader.
-    fn draw(&self, number: u64) -> u64 {
-        let each = self.positions.len().max(1) as u64;
-        let (batch, index) = (number / each, number % each);
-        let position = self.positions.get(index as usize).copied().unwrap_or(0);
-        self.first + batch * self.batch_size + position as u64
-    }
-}
-
-/// Checks the positions in a batch of the samples to load.
-fn check_positions(positions: &[usize], batch_size: usize) -> Result<(), DataError> {
-    let legal = "at least one, each below the batch size";
-    let value = match positions.iter().find(|&&position| position >= batch_size) {
-        None if !positions.is_empty() => return Ok(()),
-        None => "none".to_owned(),
-        Some(position) => position.to_string(),
-    };
-    let setting = "positions";
-    Err(DataError::Setting {
-        setting,
-        value,
-        legal,
-    })
 }
 
 /// Makes every `stride`-th sample until the receiver is gone or a sample cannot be made; the main function of a thread.

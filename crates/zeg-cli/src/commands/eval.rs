@@ -2,6 +2,7 @@
 
 mod args;
 mod confidence;
+mod done;
 mod examples;
 mod finished;
 mod gallery;
@@ -26,7 +27,7 @@ use zeg_base::{plural::counted, ranks::Ranks};
 use burn::tensor::Device;
 use zeg::{
     data::{OpenSet, SampleSource},
-    eval::{Evaluation, SkippedImage, record::FILE_NAME},
+    eval::{Evaluation, SkippedImage},
     evaluation::{
         EvaluationOptions, EvaluationOutcome, EvaluationSetup, ImageState, KeptImages, evaluate_on,
     },
@@ -41,13 +42,12 @@ pub(crate) use self::{
 };
 use self::{
     args::{EvalSettings, EvalTask},
+    done::Done,
     finished::{Earlier, ScoredImages},
-    gallery::Gallery,
     job::{EvalJob, EvalOutput},
     places::{check_inputs, record_places},
     plan::PlanFile,
     predictions::Predictions,
-    record::RecordInput,
     scores::{ScoredModels, show_one, show_several, warn_of_ties},
 };
 use super::{
@@ -357,50 +357,17 @@ fn score(
             .verbosity
             .notice(times_text(outcome, jobs.len(), wall));
     }
-    let colours = dataset.classes().palette();
-    let mut evaluations = Vec::new();
+    let done = Done {
+        dataset,
+        wall,
+        threads: options.threads,
+    };
     let spools = predictions.finish();
-    for ((output, outcome), spool) in outputs.into_iter().zip(outcomes).zip(spools) {
-        let mut evaluation = record::evaluation(RecordInput {
-            checkpoint: output.checkpoint,
-            loaded: output.loaded,
-            origin: output.origin,
-            plan: &output.plan,
-            fingerprint: output.fingerprint,
-            dataset,
-            outcome,
-            shard: settings.shard,
-            wall,
-            threads: options.threads,
-        })?;
-        if let Some(folder) = &output.record {
-            std::fs::create_dir_all(folder)?;
-            if let Some(mut predictions) = spool {
-                let gallery = Gallery {
-                    dataset,
-                    each: settings.gallery,
-                    colours: &colours,
-                    folder,
-                };
-                evaluation.gallery = gallery.write(&evaluation, &mut predictions)?;
-            }
-            evaluation.save(folder)?;
-            let file = folder.join(FILE_NAME);
-            settings
-                .verbosity
-                .notice(format_args!("record: {}", file.display()));
-        }
-        if let Some(file) = &settings.fit_calibration {
-            confidence::fit(&evaluation, file, settings.existing)?;
-            let text = format_args!("calibration: {}", file.display());
-            settings.verbosity.notice(text);
-        }
-        evaluations.push(Scored {
-            evaluation,
-            experiment: record::experiment(output.loaded)?,
-            record: output.record,
-        });
-    }
+    let each = outputs.into_iter().zip(outcomes).zip(spools);
+    let evaluations: anyhow::Result<Vec<Scored>> = each
+        .map(|((output, outcome), spool)| done.keep(settings, output, outcome, spool))
+        .collect();
+    let evaluations = evaluations?;
     if let Some(scored) = earlier {
         scored.finish()?;
     }

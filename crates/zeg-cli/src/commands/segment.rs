@@ -9,6 +9,7 @@ mod outputs;
 mod part;
 mod places;
 mod result;
+mod to_folder;
 mod to_stdout;
 mod work;
 
@@ -19,7 +20,6 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use anyhow::Context as _;
 use zeg::{
     EncodedClasses, Segmenter,
     explain::Explanation,
@@ -27,8 +27,7 @@ use zeg::{
     notices::TIED,
     work_queue::{QueueOptions, work_in_order},
 };
-use zeg_base::paths::path_text;
-use zeg_base::{plural::counted, ranks::Ranks};
+use zeg_base::{paths::path_text, plural::counted, ranks::Ranks};
 
 #[cfg(feature = "schema")]
 pub(crate) use self::result::{merge_output_schema, output_schema};
@@ -38,17 +37,15 @@ use self::{
     finished::{Finished, Plan},
     inputs::Input,
     outputs::Writers,
-    part::Division,
     result::{ImageResult, SegmentResult},
+    to_folder::segment_into_folder,
     work::{SegmentJob, Work, WriteFailure},
 };
 use super::{
     JsonTarget, interrupt,
-    journal::{Continuation, check_writable},
     json::Failure,
     model_file::{SegmenterSettings, open_segmenter, warn_of_single_class, warn_of_text},
     shared::encode_examples,
-    stop_flag,
 };
 use crate::{Program, numbers::WrongArgument, progress::Verbosity, say::StdoutError};
 
@@ -121,129 +118,6 @@ impl Model {
     }
 }
 
-/// Images that are segmented into a folder.
-struct ToFolder<'a> {
-    work: Work<'a>,
-    inputs: &'a [Input],
-    /// Paths of the results without an extension, one for each image.
-    stems: &'a [PathBuf],
-    /// The journal, on the first of several ranks.
-    finished: Option<&'a Finished>,
-}
-
-impl<'a> ToFolder<'a> {
-    /// Returns the work on an image; its plan is to replace files if it is not known.
-    fn job(&self, index: usize, plan: Option<Plan>) -> Option<SegmentJob<'a>> {
-        Some(SegmentJob {
-            input: self.inputs.get(index)?,
-            stem: self.stems.get(index)?,
-            plan: plan.unwrap_or(Plan::Compute(Overwrite::Replace)),
-        })
-    }
-
-    /// Returns the journal.
-    fn finished(&self) -> anyhow::Result<&'a Finished> {
-        self.finished
-            .context("the first of several processes keeps the journal")
-    }
-}
-
-fn segment_into_folder(
-    program: &Program,
-    settings: &SegmentSettings,
-    inputs: Vec<Input>,
-    ranks: &Ranks,
-) -> anyhow::Result<ExitCode> {
-    let output = &settings.output;
-    let stems = places::stems(&inputs, settings)?;
-    let division = Division::of(settings.shard, inputs, stems)?;
-    let Division { inputs, stems, .. } = &division;
-    // The first rank looks for all.
-    if ranks.is_first() {
-        finished::refuse_existing(settings, stems)?;
-        check_writable(&output.folder)?;
-    }
-    let stop = stop_flag();
-    let model = Model::open(program, settings)?;
-    let results = finished::result_settings(settings, &model.segmenter)?;
-    on_ranks::check_same(ranks, &results, inputs)?;
-    std::fs::create_dir_all(&output.folder).with_context(|| output.folder.display().to_string())?;
-    let folders = places::folders(settings, stems);
-    let journal = ranks
-        .is_first()
-        .then(|| Finished::open(&output.folder, &results));
-    let journal = journal.transpose()?;
-    if let Some(finished) = &journal {
-        finished.remove_left_behind(&folders);
-    }
-    interrupt::clean_up(folders);
-    let method = &model.segmenter.model().method;
-    let mut outcome = Outcome::default();
-    let to_folder = ToFolder {
-        work: model.work(settings),
-        inputs,
-        stems,
-        finished: journal.as_ref(),
-    };
-    let Some(finished) = &journal else {
-        let mut writers = outputs::open(&model.classes, output, method)?.without_shared();
-        on_ranks::work_together(ranks, &to_folder, &mut writers, None, &stop, &mut outcome)?;
-        writers.finish()?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    let plans = finished.plan(settings, inputs, stems)?;
-    if let Some(part) = division.part(settings, &model.classes, method) {
-        finished.state_part(part)?;
-    }
-    let mut writers = outputs::open(&model.classes, output, method)?;
-    let kept = plans.iter().filter(|plan| matches!(plan, Plan::Keep(_)));
-    let kept = kept.count();
-    if output.continuation == Continuation::Resume {
-        settings.verbosity.notice(format_args!(
-            "{kept} of {} images are finished and kept",
-            inputs.len()
-        ));
-    }
-
-    let work = &to_folder.work;
-    let worked = if ranks.is_single() {
-        work_on(
-            work,
-            finished,
-            &mut writers,
-            inputs,
-            stems.iter().zip(plans.iter().copied()),
-            &stop,
-            &mut outcome,
-        )
-    } else {
-        on_ranks::work_together(
-            ranks,
-            &to_folder,
-            &mut writers,
-            Some(&plans),
-            &stop,
-            &mut outcome,
-        )
-    };
-    let jobs = inputs.iter().zip(stems).zip(&plans);
-    let jobs = jobs.map(|((input, stem), &plan)| SegmentJob { input, stem, plan });
-    let worked = worked.and_then(|()| {
-        let behind = jobs.skip(outcome.images.len() + outcome.failed.len());
-        keep_behind_stop(work, finished, &mut writers, behind, &mut outcome)
-    });
-    if let Err(error) = worked {
-        print_notice!(
-            "{} of {} images are finished and kept; {} goes on as soon as the results can be written",
-            outcome.images.len(),
-            inputs.len(),
-            resuming(settings)
-        );
-        return Err(error);
-    }
-    finish(settings, finished, writers, outcome, inputs.len())
-}
-
 /// What became of the images.
 #[derive(Default)]
 struct Outcome {
@@ -310,32 +184,6 @@ fn work_on<'a>(
     );
     bar.finish();
     worked
-}
-
-/// Passes the finished images behind the place of a stop to the writers, so that no shared file loses an image.
-///
-/// # Errors
-/// Returns the first error after which no results can be written.
-fn keep_behind_stop<'a>(
-    work: &Work,
-    finished: &Finished,
-    writers: &mut Writers,
-    behind: impl Iterator<Item = SegmentJob<'a>>,
-    outcome: &mut Outcome,
-) -> anyhow::Result<()> {
-    for job in behind.filter(|job| matches!(job.plan, Plan::Keep(_))) {
-        let labelled = work.label(job, finished).map_err(WriteFailure::OfImage);
-        match labelled.and_then(|labelled| work.write(&labelled, writers, finished)) {
-            Ok(image) => outcome.images.push(image),
-            Err(WriteFailure::OfImage(error)) => {
-                let failure = Failure::new(&job.input.image.path, &error);
-                outcome.failed.push(failure);
-                crate::hints::print(&error);
-            }
-            Err(WriteFailure::OfWork(error)) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Returns the options with which a run goes on that was stopped.

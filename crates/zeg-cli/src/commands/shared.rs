@@ -50,7 +50,8 @@ pub(crate) mod heading {
 pub(crate) struct ComputeArgs {
     /// Device to compute on: cpu, cuda:N (build feature `cuda`), webgpu (build feature `webgpu`), or auto: a GPU if there
     /// is one, for each process of a host another one
-    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = device, env = "ZEG_DEVICE", help_heading = heading::PERFORMANCE)]
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = device, env = "ZEG_DEVICE",
+          help_heading = heading::PERFORMANCE)]
     device: DeviceChoice,
     /// Number of CPU threads, at most 4 per core [default: one per core]
     #[arg(long, value_name = "N", env = "ZEG_THREADS", value_parser = count, help_heading = heading::PERFORMANCE)]
@@ -61,8 +62,8 @@ pub(crate) struct ComputeArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RanksArgs {
     /// Time to wait for another process of an MPI run, in seconds; then all of them end
-    #[arg(long, value_name = "SECONDS", default_value_t = USUAL_TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=604_800),
-          help_heading = heading::PERFORMANCE)]
+    #[arg(long, value_name = "SECONDS", default_value_t = USUAL_TIMEOUT.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=604_800), help_heading = heading::PERFORMANCE)]
     rank_timeout: u64,
 }
 

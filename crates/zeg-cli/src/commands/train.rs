@@ -33,7 +33,12 @@ use anyhow::Context as _;
 use zeg::{
     data::{DataError, OpenSet, SampleSource as _},
     mini::{is_mini, open_weights, weights_sha256},
-    model::{methods::Methods, weights::StateDict},
+    model::{
+        config::Activation,
+        method::Architecture,
+        methods::Methods,
+        weights::{StateDict, StatedHeads},
+    },
     vocab::classes::ClassSet,
 };
 use zeg_base::{file, fingerprint::Fingerprint, plural::counted, ranks::Ranks};
@@ -78,8 +83,7 @@ pub(crate) fn run(
 }
 
 fn train(program: &Program, settings: &TrainSettings, ranks: &Ranks) -> anyhow::Result<ExitCode> {
-    let started = Instant::now();
-    let stop = stop_flag();
+    let (started, stop) = (Instant::now(), stop_flag());
     let device = settings.compute.open_device()?;
     let Program { methods, recipes } = program;
     let mut experiment = super::open_experiment(program, &settings.config, &settings.changes)?;
@@ -89,14 +93,7 @@ fn train(program: &Program, settings: &TrainSettings, ranks: &Ranks) -> anyhow::
     let root = data_folder(settings.data.as_deref(), &experiment.data.dataset)?;
     let dataset = Arc::new(open_dataset(settings, &experiment, root)?);
     let classes = dataset.classes().clone();
-    // The first rank alone uses the folder of the run.
-    let opened = ranks
-        .is_first()
-        .then(|| RunFolder::open(settings, &experiment, methods));
-    let (mut folder, start) = match opened.transpose()? {
-        Some((folder, start)) => (Some(folder), start),
-        None => (None, Start::Fresh),
-    };
+    let (mut folder, start) = open_folder(ranks, settings, &experiment, methods)?;
     check_feature_cache(settings, &experiment)?;
     let mut weights = read_weights(settings, methods)?;
     let activation = state_activation(&mut weights, settings, &experiment.model)?;
@@ -104,13 +101,9 @@ fn train(program: &Program, settings: &TrainSettings, ranks: &Ranks) -> anyhow::
     let architecture = model.architecture(methods)?;
     let heads = state_heads(&mut weights, settings, &*architecture)?;
     let recipe = recipes.of(architecture.method())?;
-    let own = match &folder {
-        Some(folder) => initial(folder, start, settings, &experiment, methods)?,
-        None => (None, start),
-    };
-    let (init, start) = together::start_of_first(ranks, own, methods)?;
-    check_start(&start, &experiment, recipe)?;
-    start.check_architecture(&*architecture, methods)?;
+    let found = initial(folder.as_ref(), start, settings, &experiment, methods)?;
+    let (init, start) = together::start_of_first(ranks, found, methods)?;
+    check_start(&start, &experiment, recipe, &*architecture, methods)?;
     let base = base_weights(&settings.weights)?;
     let images = validation::images(&experiment, root)?;
     let sets = facts::Sets {
@@ -165,11 +158,8 @@ fn train(program: &Program, settings: &TrainSettings, ranks: &Ranks) -> anyhow::
     }
     announce(settings, &experiment, &dataset);
 
-    let info = CheckpointInfo {
-        activation: Some(activation),
-        heads: Some(heads),
-        ..checkpoint_info(settings, &experiment, &classes, base, fingerprint)?
-    };
+    let towers = (activation, heads);
+    let info = checkpoint_info(settings, &experiment, &classes, base, fingerprint, towers)?;
     let first_step = trainer.step_number();
     let validator = Validator::new(ValidatorInput {
         experiment: &experiment,
@@ -192,15 +182,10 @@ fn train(program: &Program, settings: &TrainSettings, ranks: &Ranks) -> anyhow::
         validator,
     };
     let finished = run.complete(&mut trainer, &dataset, settings, &stop)?;
-    let output = TrainOutput {
-        dataset: dataset.name().to_owned(),
-        images: dataset.len(),
-        first_step,
-        step: trainer.step_number(),
-        seconds: started.elapsed().as_secs_f64(),
-        ..output(&run, settings, finished)
-    };
-    finish(settings, &output)
+    let steps = [first_step, trainer.step_number()];
+    let output = output(&run, settings, &dataset, steps, finished);
+    let seconds = started.elapsed().as_secs_f64();
+    finish(settings, &TrainOutput { seconds, ..output })
 }
 
 /// Opens the encoder's weights, all of which the model must read.
@@ -211,14 +196,33 @@ fn read_weights(settings: &TrainSettings, methods: &Methods) -> anyhow::Result<S
     Ok(weights)
 }
 
+/// Opens the folder of the run on the first rank, which alone uses it, and returns where that rank starts.
+fn open_folder(
+    ranks: &Ranks,
+    settings: &TrainSettings,
+    experiment: &Experiment,
+    methods: &Methods,
+) -> anyhow::Result<(Option<RunFolder>, Start)> {
+    if !ranks.is_first() {
+        return Ok((None, Start::Fresh));
+    }
+    let (folder, start) = RunFolder::open(settings, experiment, methods)?;
+    Ok((Some(folder), start))
+}
+
 /// Returns the checkpoint of another run that this one begins with, if there is one, and where this run goes on.
+///
+/// - `folder`: the folder of the run, on the first rank
 fn initial(
-    folder: &RunFolder,
+    folder: Option<&RunFolder>,
     start: Start,
     settings: &TrainSettings,
     experiment: &Experiment,
     methods: &Methods,
 ) -> anyhow::Result<(Option<Init>, Start)> {
+    let Some(folder) = folder else {
+        return Ok((None, start));
+    };
     let teaches = experiment.training.self_training.teacher == Teacher::Start;
     let init = folder.init(settings.init.as_deref(), &start, teaches)?;
     let start = start.or_init(init.as_ref(), experiment, methods)?;
@@ -226,12 +230,18 @@ fn initial(
 }
 
 /// Checks that a transductive run has a model that gives pseudo labels, unless its method labels without one.
-fn check_start(start: &Start, experiment: &Experiment, recipe: &dyn Recipe) -> anyhow::Result<()> {
+fn check_start(
+    start: &Start,
+    experiment: &Experiment,
+    recipe: &dyn Recipe,
+    architecture: &dyn Architecture,
+    methods: &Methods,
+) -> anyhow::Result<()> {
     let transductive = experiment.training.setting == Setting::Transductive;
     if transductive && matches!(start, Start::Fresh) && !recipe.labels_untrained() {
         return Err(NothingToStartFrom.into());
     }
-    Ok(())
+    start.check_architecture(architecture, methods)
 }
 
 /// Returns what a checkpoint says of a run besides its weights.
@@ -241,6 +251,7 @@ fn checkpoint_info(
     classes: &ClassSet,
     base: BaseWeights,
     fingerprint: Fingerprint,
+    (activation, heads): (Activation, StatedHeads),
 ) -> anyhow::Result<CheckpointInfo> {
     Ok(CheckpointInfo {
         format: 0,
@@ -249,16 +260,24 @@ fn checkpoint_info(
         classes: stored_classes(classes, experiment.training.setting),
         base,
         fingerprint,
-        activation: None,
-        heads: None,
+        activation: Some(activation),
+        heads: Some(heads),
         table: settings.text.as_deref().map(file_name),
         optimizer_time: std::collections::BTreeMap::new(),
         experiment: experiment.to_json()?,
     })
 }
 
-/// Returns what is known of a run from its folder and its experiment.
-fn output(run: &TrainingRun, settings: &TrainSettings, finished: bool) -> TrainOutput {
+/// Returns what is known of a run from its folder, its images and its experiment.
+///
+/// - `first_step`, `step`: numbers of the steps that were done before and after
+fn output(
+    run: &TrainingRun,
+    settings: &TrainSettings,
+    dataset: &OpenSet,
+    [first_step, step]: [u64; 2],
+    finished: bool,
+) -> TrainOutput {
     let folder = run.folder.as_ref();
     let best = folder.map(RunFolder::best);
     let training = &run.experiment.training;
@@ -267,7 +286,11 @@ fn output(run: &TrainingRun, settings: &TrainSettings, finished: bool) -> TrainO
         model: folder.filter(|_| finished).map(RunFolder::model),
         best: best.filter(|best| best.is_file()),
         method: run.architecture.title().to_owned(),
+        dataset: dataset.name().to_owned(),
+        images: dataset.len(),
         seed: training.seed,
+        first_step,
+        step,
         steps: training.steps,
         finished,
         ..TrainOutput::default()

@@ -16,7 +16,7 @@ use mpi::{
     environment::Universe,
     request::{Request, Scope, scope},
     topology::SimpleCommunicator,
-    traits::*,
+    traits::{Communicator, CommunicatorCollectives, Destination, Root, Source},
 };
 use zeg_base::ranks::{RanksError, Transport};
 

@@ -53,8 +53,7 @@ fn an_evaluation_over_three_ranks_has_the_record_of_one_process() {
     place.run(place.mpirun(3, &eval("three"))).success();
     let record = |name: &str| {
         let mut record = place.json(name);
-        let timing = record.as_object_mut().unwrap().remove("timing");
-        assert!(timing.is_some(), "{record}");
+        record.as_object_mut().unwrap().remove("timing");
         record
     };
     assert_eq!(
@@ -96,7 +95,7 @@ fn a_segmentation_over_three_ranks_has_the_files_of_one_process() {
             "{fixed} --write labels,overlay,coco,html,summary --classes"
         ));
         arguments.extend([
-            "red, blue|azure, green".to_owned(),
+            "red, blue|purple, green".to_owned(),
             format!("--json={name}.json"),
         ]);
         arguments

@@ -21,11 +21,12 @@ use zeg_base::{
 };
 
 use super::{
-    Outcome, ToFolder,
+    Outcome,
     finished::{FinishedImage, Plan, exists},
     inputs::{Input, STANDARD},
     outputs::Writers,
     report,
+    to_folder::ToFolder,
     work::{SegmentJob, WriteFailure},
 };
 use crate::{
@@ -177,7 +178,7 @@ pub(super) fn work_together(
             for index in next..=*last {
                 let result = results.remove(&index);
                 deliver(work, writers, plans, index, result, outcome, |print| {
-                    bar.suspend(print)
+                    bar.suspend(print);
                 })?;
                 bar.inc();
             }
@@ -191,7 +192,7 @@ pub(super) fn work_together(
     for index in next..plans.map_or(0, <[Plan]>::len) {
         if let Some(plans) = plans {
             deliver(work, writers, plans, index, None, outcome, |print| {
-                bar.suspend(print)
+                bar.suspend(print);
             })?;
             bar.inc();
         }

@@ -186,15 +186,15 @@ fn kind_of(device: &str) -> &str {
 pub(crate) fn same_fingerprints(ranks: &Ranks, own: &Fingerprint) -> anyhow::Result<()> {
     let message = serde_json::to_vec(own)?;
     let different = ranks.first_different("the comparison of all ranks", &message)?;
-    let Some((rank, first, other)) = different else {
+    let Some(different) = different else {
         return Ok(());
     };
-    let first: Fingerprint = serde_json::from_slice(&first)?;
-    let other: Fingerprint = serde_json::from_slice(&other)?;
+    let first: Fingerprint = serde_json::from_slice(&different.of_first)?;
+    let other: Fingerprint = serde_json::from_slice(&different.own)?;
     match first.check_all(&other) {
         Ok(()) => Ok(()),
         Err(mismatch) => Err(RanksDiffer {
-            name: ranks.name(rank),
+            name: ranks.name(different.rank),
             mismatch,
         }
         .into()),
@@ -222,9 +222,9 @@ pub(super) fn check_parameters(ranks: &Ranks, trainer: &Trainer) -> anyhow::Resu
     let different = ranks.first_different("the comparison of parameters", digest.as_bytes())?;
     match different {
         None => Ok(()),
-        Some((rank, ..)) => Err(ParametersDiffer {
+        Some(different) => Err(ParametersDiffer {
             step: trainer.step_number(),
-            name: ranks.name(rank),
+            name: ranks.name(different.rank),
         }
         .into()),
     }
