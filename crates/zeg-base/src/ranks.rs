@@ -3,7 +3,7 @@
 //! Every rank runs the same program on a share of the work. Each operation of [`Ranks`] is called by all ranks in the same
 //! order, and begins with a message of every rank that says which operation it is at, or that it has failed. A failure
 //! therefore reaches all ranks at their next operation, and none waits for a rank that has ended. How messages travel is a
-//! [`Transport`]: MPI in the program, [threads](threads) of one process in tests, and none for a single process.
+//! [`Transport`]: MPI in the program, [`threads`] of one process in tests, and none for a single process.
 //!
 //! ```
 //! use zeg_base::ranks::Ranks;

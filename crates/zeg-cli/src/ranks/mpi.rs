@@ -91,6 +91,12 @@ impl MpiTransport {
             Some(host) => format!("rank {rank} on {host}"),
             None => format!("rank {rank}"),
         };
+        // In an operation of all ranks it is not known who is missing, unless there is one other.
+        let other = [1_usize.saturating_sub(self.rank())];
+        let absent = match absent {
+            [] if self.size() == other.len() + 1 => &other[..],
+            known => known,
+        };
         let error = RanksError::Missing {
             names: absent.iter().map(name).collect(),
             waited: self.timeout,

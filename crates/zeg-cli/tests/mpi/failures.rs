@@ -74,7 +74,7 @@ fn a_stopped_rank_is_named_after_the_time_limit() {
     for rank in [1, 0] {
         let place = Place::new();
         let mut arguments = long(&place, "run", 100_000);
-        arguments.extend(["--rank-timeout", "3"].map(str::to_owned));
+        arguments.extend(["--rank-timeout", "15"].map(str::to_owned));
         let mut running = Running::start(place.mpirun(2, &arguments));
         running.wait_until("a checkpoint", first_checkpoint(&place));
         running.signal(rank, Signal::SIGSTOP);
@@ -82,7 +82,7 @@ fn a_stopped_rank_is_named_after_the_time_limit() {
         if rank == 1 {
             assert!(stderr.contains("error: rank 0: rank 1 on "), "{stderr}");
         }
-        assert!(stderr.contains("not answered for 3s"), "{stderr}");
+        assert!(stderr.contains("not answered for 15s"), "{stderr}");
         assert!(
             stderr.contains("hint: see whether the process was killed"),
             "{stderr}"
