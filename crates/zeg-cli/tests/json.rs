@@ -158,8 +158,18 @@ fn segment(world: &World, checked: &mut Checked) {
 
     fs::remove_file(world.path("images/b.jpg")).unwrap();
     for (shard, folder) in [("1/2", "a-part"), ("2/2", "b-part")] {
-        let mut command = zeg(world, &["segment", "images", "--model", "mini", "-o", folder]);
-        command.args(["--classes", "red,blue", "--write", "labels,coco", "--shard", shard]);
+        let mut command = zeg(
+            world,
+            &["segment", "images", "--model", "mini", "-o", folder],
+        );
+        command.args([
+            "--classes",
+            "red,blue",
+            "--write",
+            "labels,coco",
+            "--shard",
+            shard,
+        ]);
         command.assert().success();
     }
     let merge = ["segment", "merge", "a-part", "b-part", "-o", "both"];

@@ -24,7 +24,9 @@ fn merged_parts_are_what_one_process_writes() {
     let world = world();
     let more = ["--background", "green", "--explain", "2"];
     let whole = [&more[..], &["--json", "whole.json"]].concat();
-    let output = segment(&world, &["images"], "whole", &whole).output().unwrap();
+    let output = segment(&world, &["images"], "whole", &whole)
+        .output()
+        .unwrap();
     assert!(output.status.success());
     parts(&world, 3, &more);
     let folders = ["part-3", "part-1", "part-2"];
@@ -38,7 +40,9 @@ fn merged_parts_are_what_one_process_writes() {
         text(output.stdout)
     );
     let json = fs::read_to_string(world.path("merged.json")).unwrap();
-    let json = json.replace("merged/", "whole/").replace("segment merge", "segment");
+    let json = json
+        .replace("merged/", "whole/")
+        .replace("segment merge", "segment");
     assert_eq!(json, fs::read_to_string(world.path("whole.json")).unwrap());
 
     // The journal is that of one process, too: all images are finished.
@@ -46,7 +50,10 @@ fn merged_parts_are_what_one_process_writes() {
     let text = success(&mut segment(&world, &["images"], "merged", &resume));
     assert!(text.contains("4 of 4 images are finished"), "{text}");
     let text = failure(&mut merge(&world, &folders, "merged", &[]));
-    assert!(text.contains("exists already") && text.contains("--overwrite"), "{text}");
+    assert!(
+        text.contains("exists already") && text.contains("--overwrite"),
+        "{text}"
+    );
     success(&mut merge(&world, &folders, "merged", &["--overwrite"]));
     assert_same(&world, "whole", "merged");
 }
@@ -58,9 +65,14 @@ fn parts_that_make_no_whole_are_not_merged() {
     let refused = |parts: &[&str]| failure(&mut merge(&world, parts, "merged", &[]));
     assert!(refused(&["part-1", "part-3"]).contains("part 2 of 3 is missing"));
     assert!(refused(&["part-1", "part-2"]).contains("part 3 of 3 is missing"));
-    assert!(refused(&["part-1", "part-1", "part-2", "part-3"]).contains("both are part 1"));
+    assert!(refused(&["part-1", "./part-1", "part-2", "part-3"]).contains("is named twice"));
     assert!(refused(&["part-1", "images"]).contains("images: holds no part"));
-    let onto = failure(&mut merge(&world, &["part-1"], "./part-1", &["--overwrite"]));
+    let onto = failure(&mut merge(
+        &world,
+        &["part-1"],
+        "./part-1",
+        &["--overwrite"],
+    ));
     assert!(onto.contains("-o is the folder of this part"), "{onto}");
 
     // Other settings, and other images.
@@ -69,17 +81,35 @@ fn parts_that_make_no_whole_are_not_merged() {
     let text = refused(&["part-1", "other", "part-3"]);
     assert!(text.contains("inference.threshold was"), "{text}");
     fs::copy(world.image("2007_000005"), world.path("images/new.jpg")).unwrap();
-    success(&mut segment(&world, &["images"], "grown", &["--shard", "2/3"]));
+    success(&mut segment(
+        &world,
+        &["images"],
+        "grown",
+        &["--shard", "2/3"],
+    ));
     let text = refused(&["part-1", "grown", "part-3"]);
     assert!(text.contains("different lists of images"), "{text}");
-    success(&mut segment(&world, &["images"], "half", &["--shard", "1/2"]));
+    success(&mut segment(
+        &world,
+        &["images"],
+        "half",
+        &["--shard", "1/2"],
+    ));
     assert!(refused(&["half", "part-2"]).contains("part 2 of 3"));
 
     // A result that is no longer what the part has written.
     fs::write(world.path("part-2/2007_000001.png"), "edited").unwrap();
     let text = refused(&["part-1", "part-2", "part-3"]);
-    assert!(text.contains("part-2/2007_000001.png: was changed"), "{text}");
-    let text = failure(&mut segment(&world, &["images"], "none", &["--shard", "6/6"]));
+    assert!(
+        text.contains("part-2/2007_000001.png: was changed"),
+        "{text}"
+    );
+    let text = failure(&mut segment(
+        &world,
+        &["images"],
+        "none",
+        &["--shard", "6/6"],
+    ));
     assert!(text.contains("this part has none"), "{text}");
     let text = failure(&mut segment(&world, &["images"], "x", &["--shard", "4/3"]));
     assert!(text.contains("parts are counted from 1"), "{text}");
@@ -97,15 +127,30 @@ fn an_unfinished_part_is_named_and_goes_on() {
     failure(&mut part("1/2", "part-1", &[]));
     let folders = ["part-1", "part-2"];
     let text = failure(&mut merge(&world, &folders, "merged", &[]));
-    assert!(text.contains("2007_000002.jpg") && text.contains("--resume"), "{text}");
+    assert!(
+        text.contains("2007_000002.jpg") && text.contains("--resume"),
+        "{text}"
+    );
     let text = success(&mut merge(&world, &folders, "some", &["--skip-missing"]));
-    assert!(text.contains("warning") && text.contains("is left out"), "{text}");
-    let three = ["images/2007_000000.jpg", "images/2007_000001.jpg", "images/2007_000003.jpg"];
+    assert!(
+        text.contains("warning") && text.contains("is left out"),
+        "{text}"
+    );
+    let three = [
+        "images/2007_000000.jpg",
+        "images/2007_000001.jpg",
+        "images/2007_000003.jpg",
+    ];
     success(&mut segment(&world, &three, "three", &[]));
-    let coco = |folder: &str| fs::read_to_string(world.path(&format!("{folder}/coco.json"))).unwrap();
+    let coco =
+        |folder: &str| fs::read_to_string(world.path(&format!("{folder}/coco.json"))).unwrap();
     assert_eq!(coco("some"), coco("three"));
 
-    fs::copy(world.image("2007_000002"), world.path("images/2007_000002.jpg")).unwrap();
+    fs::copy(
+        world.image("2007_000002"),
+        world.path("images/2007_000002.jpg"),
+    )
+    .unwrap();
     let text = success(&mut part("1/2", "part-1", &["--resume"]));
     assert!(text.contains("1 of 2 images are finished"), "{text}");
     success(&mut merge(&world, &folders, "merged", &[]));
