@@ -11,6 +11,7 @@ out/coco.json.
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="images that an actor takes at a time")
     arguments = parser.parse_args()
 
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    # The actors must leave a core for the tasks that read names and write rows. On a cluster, its nodes say what they have.
+    cores = None if "RAY_ADDRESS" in os.environ else max(os.cpu_count() or 1, arguments.workers + 1)
+    ray.init(ignore_reinit_error=True, log_to_driver=False, num_cpus=cores)
     names = ray.data.from_items([{"name": name} for name in list_images(arguments.images)])
     rows = names.repartition(max(1, names.count() // arguments.batch)).map_batches(
         FileSegmenter,

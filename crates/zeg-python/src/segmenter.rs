@@ -298,10 +298,8 @@ impl Question {
         ask: impl FnOnce(&mut [&mut dyn StripVisitor]) -> Result<zeg::session::Answer, SessionError>,
     ) -> anyhow::Result<Segmented> {
         let count = self.classes.classes().len();
-        let mut planes = match self.keeps_scores {
-            true => Some(ScorePlanes::new(count, size)?),
-            false => None,
-        };
+        let planes = self.keeps_scores.then(|| ScorePlanes::new(count, size));
+        let mut planes = planes.transpose()?;
         let answer = match &mut planes {
             Some(planes) => ask(&mut [planes]),
             None => ask(&mut []),

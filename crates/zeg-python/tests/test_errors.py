@@ -13,7 +13,7 @@ import zeg
 
 WRONG = {
     "floats beyond 1": stripes(1).astype(np.float32),
-    "negative floats": -stripes(1) / 255.0,
+    "negative floats": stripes(1) / -255.0,
     "not a number": np.full((8, 8, 3), np.nan),
     "integers of 64 bits": stripes(1).astype(np.int64),
     "integers of 16 bits": stripes(1).astype(np.uint16),

@@ -28,7 +28,7 @@ def test_twenty_threads_share_a_model(segmenter):
     def work(number):
         for turn in range(5):
             encoding = segmenter.encode(stripes(number)) if turn % 2 else None
-            classes = CLASSES if turn < 3 else ["red", f"class {number}", "blue"]
+            classes = CLASSES if turn < 3 else ["red", ["plain green", "dotted cyan"][number % 2], "blue"]
             found = encoding.ask(classes) if encoding else segmenter.segment(stripes(number), classes)
             if classes is CLASSES:
                 assert np.array_equal(found.labels, expected[number].labels)

@@ -65,7 +65,7 @@ fn parts_that_make_no_whole_are_not_merged() {
     let refused = |parts: &[&str]| failure(&mut merge(&world, parts, "merged", &[]));
     assert!(refused(&["part-1", "part-3"]).contains("part 2 of 3 is missing"));
     assert!(refused(&["part-1", "part-2"]).contains("part 3 of 3 is missing"));
-    assert!(refused(&["part-1", "part-1", "part-2", "part-3"]).contains("both are part 1"));
+    assert!(refused(&["part-1", "./part-1", "part-2", "part-3"]).contains("is named twice"));
     assert!(refused(&["part-1", "images"]).contains("images: holds no part"));
     let onto = failure(&mut merge(
         &world,

@@ -3,7 +3,7 @@
 >>> import zeg
 >>> segmenter = zeg.Segmenter.load("mini")
 >>> segmenter.method
-'training-free (MaskCLIP)'
+'training-free (combined)'
 """
 
 from zeg._commands import evaluate, info, segment_files, train

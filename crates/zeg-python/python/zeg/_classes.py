@@ -22,7 +22,7 @@ def read(classes: Classes | None, argument: str = "classes") -> str | list[Entry
     Text is taken as the program takes it: names separated by commas with ``|`` between synonyms, the path of a class
     file, or the name of a list such as ``voc20``. A mapping has names as keys and colours as values.
     """
-    if classes is None:
+    if classes is None and argument != "classes":
         return None
     if isinstance(classes, (str, os.PathLike)):
         return os.fspath(classes)

@@ -1,6 +1,9 @@
 //! The parts of a divided run: their journals, and that they belong together.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use sha2::{Digest as _, Sha256};
 use zeg::eval::Shard;
@@ -35,6 +38,9 @@ pub(crate) enum MergeError {
         other: PathBuf,
         part: u64,
     },
+    /// A folder is named twice.
+    #[error("{}: is named twice", .0.display())]
+    NamedTwice(PathBuf),
     /// A part is not there.
     #[error("part {part} of {count} is missing")]
     Missing { part: u64, count: u64 },
@@ -66,7 +72,7 @@ impl MergeError {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::NoPart(_) => "`zeg segment … --shard I/N -o FOLDER` writes a part",
-            Self::OtherCount { .. } | Self::Twice { .. } => {
+            Self::OtherCount { .. } | Self::Twice { .. } | Self::NamedTwice(_) => {
                 "name the folders of one divided run, each once"
             }
             Self::Missing { .. } => "run this part, and name the folders of all parts",
@@ -142,6 +148,14 @@ impl OpenPart {
 /// # Errors
 /// Returns a [`MergeError`] if they do not, or the error of a journal.
 pub(super) fn open_parts(folders: &[PathBuf]) -> anyhow::Result<Vec<OpenPart>> {
+    // Its journal is locked as soon as it is open.
+    let mut known = HashSet::new();
+    for folder in folders {
+        let path = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        if !known.insert(path) {
+            return Err(MergeError::NamedTwice(folder.clone()).into());
+        }
+    }
     let opened = folders.iter().map(|folder| OpenPart::open(folder));
     let mut parts = opened.collect::<anyhow::Result<Vec<_>>>()?;
     parts.sort_by_key(|part| part.part.shard.index);
