@@ -118,10 +118,8 @@ impl ConfidenceReport {
             percent(self.calibration_error)
         );
         if self.uncalibrated_error.is_some() {
-            line.push_str(&format!(
-                ", without the calibration {}",
-                percent(self.uncalibrated_error)
-            ));
+            let before = percent(self.uncalibrated_error);
+            line = format!("{line}, without the calibration {before}");
         }
         let mut lines = vec![line];
         for found in &self.thresholds {
