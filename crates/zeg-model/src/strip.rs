@@ -204,8 +204,9 @@ impl Strip {
         if confidence.is_some() || rule.needs_scores() {
             self.best_to_scores(scores, &mut best);
             if let Some(calibration) = rule.calibration {
-                best.iter_mut()
-                    .for_each(|score| *score = calibration.apply(score.clamp(0.0, 1.0)));
+                for score in &mut best {
+                    *score = calibration.apply(score.clamp(0.0, 1.0));
+                }
             }
         }
         for (label, &score) in labels.iter_mut().zip(&best) {

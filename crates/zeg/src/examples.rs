@@ -93,15 +93,14 @@ impl ExampleSet {
                     FeatureCache::new(folder, &facts.with("pair", &contents))
                 });
                 let found = kept.as_ref().and_then(FeatureCache::get);
-                features.push(match found {
-                    Some(found) => found,
-                    None => {
-                        let new = encode_pair(pair, model, inference, device)?;
-                        if let Some(kept) = &kept {
-                            kept.put(&new);
-                        }
-                        new
+                features.push(if let Some(found) = found {
+                    found
+                } else {
+                    let new = encode_pair(pair, model, inference, device)?;
+                    if let Some(kept) = &kept {
+                        kept.put(&new);
                     }
+                    new
                 });
                 digests.push(class.name.clone());
                 digests.push(contents);
@@ -161,12 +160,7 @@ impl ExampleSet {
     ///
     /// - `named`: the classes with a name, which may have any rows if there are none
     /// - `alone`: of all classes, whether each is given by its examples alone
-    pub(crate) fn complete(
-        &self,
-        named: ClassQueries,
-        alone: &[bool],
-        device: &Device,
-    ) -> ClassQueries {
+    pub(crate) fn complete(named: ClassQueries, alone: &[bool], device: &Device) -> ClassQueries {
         if !alone.contains(&true) {
             return named;
         }

@@ -318,7 +318,7 @@ impl Segmenter {
             class_queries(&names, seen, model, &sources, &self.device)?
         };
         if let Some(examples) = &self.examples {
-            queries = examples.complete(queries, &alone, &self.device);
+            queries = ExampleSet::complete(queries, &alone, &self.device);
             examples.fit(&mut queries, &all, ExampleOptions::default())?;
         }
         Ok(EncodedClasses {

@@ -20,7 +20,7 @@ use crate::{
 #[serde(untagged)]
 pub(super) enum EvalDocument {
     /// Of one model.
-    One(Report),
+    One(Box<Report>),
     /// Of several models.
     Several(Box<SeveralModels>),
     /// With `--seen-offsets`: of every model with every offset.
@@ -107,7 +107,7 @@ pub(super) fn show_one(evaluation: &Evaluation, json: Option<&JsonTarget>) -> an
     let table = report.to_table();
     let confidence = report.confidence.iter().flat_map(ConfidenceReport::lines);
     let confidence: Vec<String> = confidence.collect();
-    write_result(json, &EvalDocument::One(report), || {
+    write_result(json, &EvalDocument::One(Box::new(report)), || {
         print_result!("{table}")?;
         confidence
             .iter()

@@ -162,7 +162,7 @@ impl TrainingFreeConfig {
             threshold: None,
             mode: InferenceMode::Slide,
             refine: match self.attention {
-                DenseAttention::Combined => Refinement::PresentPamr,
+                DenseAttention::Combined => Refinement::Pamr,
                 _ => Refinement::None,
             },
             ..Inference::default()
