@@ -1,6 +1,7 @@
 //! Hints: the action to take after an error.
 
 mod classes;
+mod commands;
 mod examples;
 
 use std::path::Path;
@@ -22,15 +23,7 @@ use zeg_train::TrainError;
 
 use crate::{
     commands::{
-        eval::{DescriptionMissing, ReplacesInput},
-        journal::ResultsError,
-        json::JsonRefused,
-        model_file::NotPulled,
-        place::{NotAFile, NotAFolder, OutputExists},
-        report::NoEvaluation,
         run_files::{NoCheckpoint, RunExists},
-        segment::{MergeError, NotShared},
-        serve::ServeError,
         train,
     },
     numbers::WrongArgument,
@@ -136,40 +129,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<zeg::data::prepare::PrepareError>() {
         return crate::commands::data::hint(error);
     }
-    if cause.is::<DescriptionMissing>() {
-        return Some("name the file with --dataset".into());
-    }
-    if cause.is::<NotShared>() {
-        return Some("name a folder with -o on a file system that all hosts share".into());
-    }
-    if cause.is::<ReplacesInput>() {
-        return Some("name another folder after --write-labels, or after -o".into());
-    }
-    if cause.is::<NoEvaluation>() {
-        return Some("`zeg eval … -o FOLDER` writes one".into());
-    }
-    if let Some(NotPulled(name)) = cause.downcast_ref::<NotPulled>() {
-        return Some(format!(
-            "`zeg pull {name}` downloads them; `zeg models` lists their size"
-        ));
-    }
-    if let Some(error) = cause.downcast_ref::<ServeError>() {
-        return Some(error.hint().into());
-    }
-    if let Some(refused) = cause.downcast_ref::<JsonRefused>() {
-        return Some(refused.hint().into());
-    }
-    if let Some(error) = cause.downcast_ref::<ResultsError>() {
-        return Some(error.hint().into());
-    }
-    if let Some(error) = cause.downcast_ref::<MergeError>() {
-        return Some(error.hint().into());
-    }
-    if cause.is::<OutputExists>() {
-        return Some("use --overwrite to replace it".into());
-    }
-    if cause.is::<NotAFile>() || cause.is::<NotAFolder>() {
-        return Some("choose another path".into());
+    if let Some(hint) = commands::of_commands(cause) {
+        return Some(hint);
     }
     if let Some(error) = cause.downcast_ref::<ExportError>() {
         return of_export(error);

@@ -315,7 +315,7 @@ fn sources(folder: &Path, root: &Path, found: &mut Vec<(String, String)>) {
             if !["tests", "target", "benches", "zeg-parity"].contains(&name.as_str()) {
                 sources(&path, root, found);
             }
-        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+        } else if path.extension().is_some_and(|it| it == "rs") && !name.ends_with("tests.rs") {
             let place = path.strip_prefix(root).unwrap().to_string_lossy();
             found.push((
                 place.replace('\\', "/"),

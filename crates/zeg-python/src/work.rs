@@ -73,7 +73,11 @@ fn watched<T: Send>(
         });
         while ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             if interrupt.is_none()
-                && let Err(error) = Python::attach(|py| py.check_signals())
+                && let Err(error) = Python::attach(|py| {
+                    // A path to the method has one lifetime; the closure has to take any.
+                    let py: Python<'_> = py;
+                    py.check_signals()
+                })
             {
                 stop.store(true, Ordering::SeqCst);
                 interrupt = Some(error);

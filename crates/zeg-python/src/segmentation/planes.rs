@@ -72,11 +72,11 @@ fn changed(py: Python<'_>) -> PyErr {
 }
 
 /// Makes an array of values in memory order, without a copy.
-pub(super) fn from_rows<'py, T: Element, const N: usize>(
-    py: Python<'py>,
+pub(super) fn from_rows<T: Element, const N: usize>(
+    py: Python<'_>,
     shape: [usize; N],
     values: Vec<T>,
-) -> PyResult<Bound<'py, PyArray<T, Dim<[Ix; N]>>>>
+) -> PyResult<Bound<'_, PyArray<T, Dim<[Ix; N]>>>>
 where
     [Ix; N]: IntoDimension<Dim = Dim<[Ix; N]>>,
     Dim<[Ix; N]>: Dimension,
