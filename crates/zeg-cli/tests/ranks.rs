@@ -3,7 +3,11 @@
 //! `mpi.rs` repeats some of it with processes and MPI.
 #![allow(clippy::unwrap_used)] // in tests
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zeg::model::{methods::Methods, params::kept_values};
@@ -26,6 +30,13 @@ use zeg_train::{
 const BATCH: usize = 7;
 const STEPS: u64 = 2;
 const TIMEOUT: Duration = Duration::from_mins(5);
+
+/// Held by a test that trains: dropout draws from a generator that all threads of a process share.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The numbers that a training gives, as bits.
 #[derive(Debug, PartialEq)]
@@ -131,6 +142,7 @@ fn train(experiment: &Experiment, ranks: Ranks) -> Numbers {
 
 /// Trains alone and with these numbers of ranks, and compares all numbers.
 fn compare(name: &str, changes: &[&str], sizes: &[usize]) {
+    let _alone = self::alone();
     let experiment = experiment(name, changes);
     let alone = train(&experiment, Ranks::single());
     assert!(alone.reports.iter().all(|report| report.loss.is_finite()));
@@ -202,6 +214,7 @@ fn cat_seg_is_the_same_with_any_number_of_ranks() {
 /// A sum in another order gives other bits, so the test would notice one.
 #[test]
 fn another_order_of_micro_batches_gives_other_bits() {
+    let _alone = alone();
     let usual = experiment("zegclip-inductive", &[]);
     let halves = experiment("zegclip-inductive", &["training.micro-batch=3"]);
     let [usual, halves] = [usual, halves].map(|it| train(&it, Ranks::single()));
@@ -210,6 +223,7 @@ fn another_order_of_micro_batches_gives_other_bits() {
 
 #[test]
 fn a_loss_that_is_not_finite_ends_all_ranks() {
+    let _alone = alone();
     let mut experiment = experiment("zegclip-inductive", &[]);
     experiment.training.schedule.base = 1e30;
     let results = threads::run(2, TIMEOUT, |ranks| train(&experiment, ranks));

@@ -281,3 +281,37 @@ fn strided(name: &str, stride: usize) -> Dim {
         _ => Dim::named(format!("{name}/{stride}")),
     }
 }
+
+/// Normalises each map over groups of channels, with a scale and a shift per channel: `[batch, channels, h, w]`.
+pub(crate) fn normalised_groups(
+    g: &mut Graph,
+    x: &Value,
+    name: &str,
+    groups: usize,
+    epsilon: f32,
+) -> Value {
+    let channels = x.dim(1).known().unwrap_or(1);
+    let grouped = g.reshape(x, &[0, groups as i64, -1]);
+    let ones = g.constants("ones", &vec![1.0; groups], &[groups], x.kind);
+    let zeros = g.constants("zeros", &vec![0.0; groups], &[groups], x.kind);
+    let attributes = vec![Attribute::Float("epsilon", epsilon)];
+    let inputs = [&grouped, &ones, &zeros];
+    let shape = grouped.shape.clone();
+    let normed = g.node("InstanceNormalization", &inputs, attributes, x.kind, shape);
+    let sizes = [
+        Size::Of(x, 0),
+        Size::Of(x, 1),
+        Size::Of(x, 2),
+        Size::Of(x, 3),
+    ];
+    let normed = g.reshape_to(&normed, &sizes, x.shape.clone());
+    let per_channel = |g: &mut Graph, part: &str| {
+        g.param_as(&format!("{name}.{part}@maps"), |mut parameter| {
+            parameter.shape = vec![channels, 1, 1];
+            parameter
+        })
+    };
+    let (weight, bias) = (per_channel(g, "weight"), per_channel(g, "bias"));
+    let scaled = g.multiply(&normed, &weight);
+    g.add(&scaled, &bias)
+}

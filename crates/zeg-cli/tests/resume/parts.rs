@@ -111,7 +111,8 @@ fn parts_that_make_no_whole_are_not_merged() {
         &["--shard", "6/6"],
     ));
     assert!(text.contains("this part has none"), "{text}");
-    let text = failure(&mut segment(&world, &["images"], "x", &["--shard", "4/3"]));
+    let mut wrong = segment(&world, &["images"], "x", &["--shard", "4/3"]);
+    let text = common::failure_with(2, &mut wrong);
     assert!(text.contains("parts are counted from 1"), "{text}");
 }
 

@@ -191,6 +191,8 @@ impl TrainingRun {
             if let Some(logs) = &mut logs {
                 write_step(&mut logs.log, &report, started.elapsed())?;
             }
+            // A program that is told the step may stop the run at once; several ranks agree on it after the next one.
+            let stopping = stopping || ranks.is_single() && stop.load(Ordering::SeqCst);
             show_step(&bar, &report);
             let done = trainer.step_number();
             // The score comes before the checkpoint, so that a run killed between the two scores this step again.

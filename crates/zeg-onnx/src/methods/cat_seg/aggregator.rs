@@ -5,8 +5,8 @@ use zeg_model::methods::cat_seg::{AggregatorConfig, aggregator::CUT_LOGIT};
 use super::{class_attention::ClassLayer, convolution, projected, swin::SwinLayer, upsample};
 use crate::{
     dense::Feature,
-    graph::{Attribute, Graph},
-    layers::Steps,
+    graph::Graph,
+    layers::{Steps, normalised_groups},
     operators::Reduction,
     shapes::Size,
     value::{Dim, Kind, Value},
@@ -239,38 +239,4 @@ fn double_convolution(g: &mut Graph, maps: &Value, guide: Option<&Value>, name: 
 fn group_norm(g: &mut Graph, x: &Value, name: &str) -> Value {
     let channels = x.dim(1).known().unwrap_or(1);
     normalised_groups(g, x, name, (channels / GROUP).max(1), EPSILON)
-}
-
-/// Normalises each map over groups of channels, with a scale and a shift per channel: `[batch, channels, h, w]`
-pub(in crate::methods) fn normalised_groups(
-    g: &mut Graph,
-    x: &Value,
-    name: &str,
-    groups: usize,
-    epsilon: f32,
-) -> Value {
-    let channels = x.dim(1).known().unwrap_or(1);
-    let grouped = g.reshape(x, &[0, groups as i64, -1]);
-    let ones = g.constants("ones", &vec![1.0; groups], &[groups], x.kind);
-    let zeros = g.constants("zeros", &vec![0.0; groups], &[groups], x.kind);
-    let attributes = vec![Attribute::Float("epsilon", epsilon)];
-    let inputs = [&grouped, &ones, &zeros];
-    let shape = grouped.shape.clone();
-    let normed = g.node("InstanceNormalization", &inputs, attributes, x.kind, shape);
-    let sizes = [
-        Size::Of(x, 0),
-        Size::Of(x, 1),
-        Size::Of(x, 2),
-        Size::Of(x, 3),
-    ];
-    let normed = g.reshape_to(&normed, &sizes, x.shape.clone());
-    let per_channel = |g: &mut Graph, part: &str| {
-        g.param_as(&format!("{name}.{part}@maps"), |mut parameter| {
-            parameter.shape = vec![channels, 1, 1];
-            parameter
-        })
-    };
-    let (weight, bias) = (per_channel(g, "weight"), per_channel(g, "bias"));
-    let scaled = g.multiply(&normed, &weight);
-    g.add(&scaled, &bias)
 }

@@ -10,7 +10,6 @@ use zeg_model::{
 };
 
 use self::aggregator::Aggregator;
-pub(super) use self::aggregator::normalised_groups;
 use super::{MethodGraphs, model_of};
 use crate::{
     OnnxError,

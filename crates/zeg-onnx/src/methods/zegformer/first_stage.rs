@@ -8,11 +8,10 @@ use zeg_model::{
     methods::zegformer::ZegFormer,
 };
 
-use super::super::cat_seg::normalised_groups;
 use crate::{
     dense::{self, Frame},
     graph::{Attribute, Graph},
-    layers::{Heads, Interpolation, Steps},
+    layers::{Heads, Interpolation, Steps, normalised_groups},
     params::Parameter,
     settings::Request,
     shapes::Size,
