@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use zeg_base::numbers::Legal;
 use zeg_kernels::{gelu, quick_gelu};
 
-use crate::{ModelError, descriptor::QueryFormat, method::Scoring};
+use crate::{ModelError, descriptor::QueryFormat, layers::scaled, method::Scoring};
 
 /// The image towers with a published name.
 const PUBLISHED_TOWERS: [&str; 3] = ["ViT-B/16", "ViT-B/32", "ViT-L/14"];
@@ -317,6 +317,12 @@ pub struct HeadConfig {
     /// (docs/src/project/decisions.md).
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub mask_scale: f64,
+    /// Term that is added to the logits of the masks.
+    ///
+    /// The released models use 0, with which every class starts with a score of 0.5 everywhere, although nearly all of
+    /// the pixels are negatives. −ln((1 − π)/π) starts every score at π (RetinaNet, arXiv 1708.02002, section 4.1).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mask_bias: f64,
     /// Composition of class queries; `text` is the head without a relationship descriptor.
     #[serde(default, skip_serializing_if = "QueryFormat::is_default")]
     pub query: QueryFormat,
@@ -342,6 +348,23 @@ fn is_one(factor: &f64) -> bool {
     (factor - 1.0).abs() < f64::EPSILON
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_zero(term: &f64) -> bool {
+    *term == 0.0
+}
+
+impl HeadConfig {
+    /// Returns the logits of the class masks from the products of queries and patches, in the same shape.
+    pub(crate) fn logits<const D: usize>(&self, products: Tensor<D>) -> Tensor<D> {
+        let logits = scaled(products, self.mask_scale);
+        if is_zero(&self.mask_bias) {
+            logits
+        } else {
+            logits + self.mask_bias
+        }
+    }
+}
+
 impl Default for HeadConfig {
     fn default() -> Self {
         Self {
@@ -351,6 +374,7 @@ impl Default for HeadConfig {
             dropout: tenth(),
             input_scale: one(),
             mask_scale: one(),
+            mask_bias: 0.0,
             query: QueryFormat::default(),
             scoring: Scoring::default(),
         }

@@ -1,5 +1,7 @@
 //! The operators of a graph: arithmetic, products, reductions and comparisons.
 
+use zeg_model::config::HeadConfig;
+
 use crate::{
     graph::{Attribute, Graph},
     value::{Dim, Kind, Value},
@@ -108,6 +110,16 @@ impl Graph<'_> {
         }
         let factor = self.number(factor, x.kind);
         self.multiply(x, &factor)
+    }
+
+    /// Returns the logits of class masks from the products of queries and patches.
+    pub(crate) fn mask_logits(&mut self, products: &Value, head: &HeadConfig) -> Value {
+        let logits = self.scale(products, head.mask_scale);
+        if head.mask_bias == 0.0 {
+            logits
+        } else {
+            self.shift(&logits, head.mask_bias)
+        }
     }
 
     /// Adds a constant.

@@ -228,6 +228,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
         cached_copies: None,
         loss_stride: 1,
         objective: Objective::FocalDice,
+        unlabelled_negatives: true,
         loss: Section::of(&MaskLoss {
             focal: number("mask_w")?,
             dice: number("dice_w")?,

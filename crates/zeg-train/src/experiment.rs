@@ -123,6 +123,11 @@ pub struct TrainingConfig {
     /// The objective that is minimised.
     #[serde(default, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
+    /// Whether pixels without the label of a training class are negatives for every class in the sigmoid losses of class
+    /// masks, as released: pixels that people left unlabelled, padding, and in the inductive setting those of unseen
+    /// classes. `false` leaves them out of the loss.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub unlabelled_negatives: bool,
     /// Weights of the terms of the method's loss.
     #[serde(default, skip_serializing_if = "Section::is_empty")]
     pub loss: Section,
@@ -173,6 +178,13 @@ fn is_default_value<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+fn yes() -> bool {
+    true
+}
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_yes(value: &bool) -> bool {
+    *value
+}
 fn one() -> usize {
     1
 }
@@ -181,6 +193,25 @@ fn two() -> usize {
 }
 
 impl TrainingConfig {
+    /// Checks that no setting of class masks is changed, for a method that has a loss of its own.
+    ///
+    /// - `instead`: what the method has in place of them
+    ///
+    /// # Errors
+    /// Returns an error that names the setting.
+    pub(crate) fn check_no_class_masks(&self, instead: &str) -> Result<(), TrainError> {
+        let setting = if !self.objective.is_default() {
+            format!("objective = {:?}", self.objective)
+        } else if !self.unlabelled_negatives {
+            "unlabelled-negatives = false".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(TrainError::Config(format!(
+            "training.{setting} is for methods with class masks; {instead}"
+        )))
+    }
+
     /// Returns the number of images that go through the model at once.
     pub fn micro_batch(&self) -> usize {
         self.micro_batch

@@ -138,6 +138,28 @@ mod tests {
         gradient.into_data().try_into_vec().unwrap()
     }
 
+    /// With logits of one class alone the values can be worked out by hand: the focal loss of a positive with logit 0.5
+    /// is ¼ σ(−0.5)² ln(1 + e^−0.5), and the pixel that is left out counts in the number of pixels alone.
+    #[test]
+    fn unlabelled_pixels_can_be_left_out() {
+        let device = Device::flex();
+        let masks = Tensor::<4>::from_floats([[[[0.5, 2.0]]]], &device);
+        let targets = Targets::new(vec![0, IGNORE_LABEL], 1, [1, 2], 1).unwrap();
+        let weights = MaskLoss::default();
+        let all = weights.forward(masks.clone(), &targets, 1.0);
+        let labelled = weights.forward(masks, &targets.without_unlabelled(), 1.0);
+        let value = |term: Tensor<1>| f64::from(term.into_scalar::<f32>());
+        let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
+        let positive = 0.25 * sigmoid(-0.5).powi(2) * -sigmoid(0.5).ln();
+        let negative = 0.75 * sigmoid(2.0).powi(2) * -sigmoid(-2.0).ln();
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-5 * b.abs();
+        assert!(close(value(labelled.focal), 100.0 * positive / 2.0));
+        assert!(close(value(all.focal), 100.0 * (positive + negative) / 2.0));
+        let dice = |z: f64| 1.0 - (2.0 * sigmoid(0.5) + 1.0) / (sigmoid(0.5) + z + 2.0);
+        assert!(close(value(labelled.dice), dice(0.0)));
+        assert!(close(value(all.dice), dice(sigmoid(2.0))));
+    }
+
     #[test]
     fn a_withheld_pixel_gives_no_gradient_to_unseen_classes() {
         let withheld = LeftOut {

@@ -15,6 +15,8 @@ pub struct MaskObjective {
     pub objective: Objective,
     /// Weights of the focal and dice terms.
     pub weights: MaskLoss,
+    /// Whether pixels without the label of a training class are negatives for every class.
+    pub unlabelled_negatives: bool,
 }
 
 impl MaskObjective {
@@ -35,9 +37,17 @@ impl MaskObjective {
                 architecture.scoring()
             )));
         }
+        if training.objective == Objective::CrossEntropy && !training.unlabelled_negatives {
+            return Err(TrainError::Config(
+                "training.unlabelled-negatives = false: with training.objective = \"cross-entropy\" a pixel without a \
+                 label has no part in the loss of any class; leave it out"
+                    .into(),
+            ));
+        }
         Ok(Self {
             objective: training.objective,
             weights,
+            unlabelled_negatives: training.unlabelled_negatives,
         })
     }
 
@@ -55,6 +65,11 @@ impl MaskObjective {
         normalizer: Option<f64>,
     ) -> Result<PartTerms, TrainError> {
         let targets = labels.with_logits(&masks)?;
+        let targets = if self.unlabelled_negatives {
+            targets
+        } else {
+            targets.without_unlabelled()
+        };
         let (divisor, count) = match normalizer {
             Some(known) => (known, 0),
             None => (1.0, self.objective.count(&targets)),

@@ -166,6 +166,18 @@ impl Targets {
         self
     }
 
+    /// Leaves the pixels without a label out of the loss of every class.
+    #[must_use]
+    pub(crate) fn without_unlabelled(self) -> Self {
+        let labels = self.labels.iter().enumerate();
+        let unlabelled = labels.filter(|(_, label)| **label == IGNORE_LABEL);
+        let left_out = LeftOut {
+            pixels: unlabelled.map(|(position, _)| position).collect(),
+            classes: vec![true; self.classes],
+        };
+        self.without(left_out)
+    }
+
     /// Returns logits whose loss has no part of the pixels that are left out, and passes them no gradient:
     /// `[batch, classes, height·width]`.
     pub(crate) fn mask_logits(&self, logits: Tensor<3>) -> Tensor<3> {

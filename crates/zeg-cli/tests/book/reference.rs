@@ -188,9 +188,11 @@ impl Page {
             return String::new();
         }
         if let Some((_, value)) = LEFT_OUT.iter().find(|(key, _)| *key == place) {
-            return match value.parse::<f64>() {
-                Ok(_) => format!("`{value}`"),
-                Err(_) => format!("`\"{value}\"`"),
+            let is_name = value.parse::<f64>().is_err() && value.parse::<bool>().is_err();
+            return if is_name {
+                format!("`\"{value}\"`")
+            } else {
+                format!("`{value}`")
             };
         }
         match (value.get("default"), kind) {

@@ -82,13 +82,15 @@ const EXPERIMENTS: [(&str, &str); 6] = [
 ];
 
 /// Defaults that the schemas leave out, since they are left out of written files: `(key, value)`.
-pub(crate) const LEFT_OUT: [(&str, &str); 13] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 15] = [
     ("model.method", "zegclip"),
     ("model.head.mask-scale", "1.0"),
+    ("model.head.mask-bias", "0.0"),
     ("model.head.query", "product-text"),
     ("model.head.scoring", "sigmoid"),
     ("training.pseudo-labels", "unseen-pixels"),
     ("training.objective", "focal-dice"),
+    ("training.unlabelled-negatives", "true"),
     ("training.optimizer.encoder-lr", "0.1"),
     ("training.schedule.decay", "polynomial"),
     ("training.schedule.warmup", "linear"),

@@ -81,7 +81,7 @@ impl DenseModel for ClipRcParts<'_> {
             };
             let patches = g.transpose(&v, &[0, 2, 1]);
             let masks = g.product(&mean, &patches);
-            let masks = g.scale(&masks, head.mask_scale);
+            let masks = g.mask_logits(&masks, head);
             let logits = on_grid(g, &masks, map);
             vec![Layer {
                 logits,

@@ -96,7 +96,7 @@ impl DenseModel for ZegClipParts<'_> {
                 queries = layer(index).forward(g, &queries, &memory);
             }
             let masks = layer(head.layers - 1).masks(g, &queries, &memory);
-            let masks = g.scale(&masks, head.mask_scale);
+            let masks = g.mask_logits(&masks, head);
             let logits = on_grid(g, &masks, map);
             vec![Layer {
                 logits,

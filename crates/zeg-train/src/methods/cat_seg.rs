@@ -47,12 +47,7 @@ impl Recipe for CatSegRecipe {
         training: &TrainingConfig,
         _architecture: &dyn Architecture,
     ) -> Result<Box<dyn Criterion>, TrainError> {
-        if !training.objective.is_default() {
-            return Err(TrainError::Config(format!(
-                "training.objective = {:?} is for other methods; CAT-Seg is trained with binary cross-entropy",
-                training.objective
-            )));
-        }
+        training.check_no_class_masks("CAT-Seg is trained with binary cross-entropy")?;
         let weights = read_loss(&training.loss)?;
         Ok(Box::new(CatSegLoss { weights }))
     }

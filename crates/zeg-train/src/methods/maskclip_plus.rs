@@ -95,11 +95,7 @@ impl Recipe for MaskClipPlusRecipe {
         _architecture: &dyn Architecture,
     ) -> Result<Box<dyn Criterion>, TrainError> {
         let fail = |text: &str| Err(TrainError::Config(text.to_owned()));
-        if !training.objective.is_default() {
-            return fail(
-                "training.objective is for methods with a mask for each class; MaskCLIP+ has one loss",
-            );
-        }
+        training.check_no_class_masks("MaskCLIP+ has one loss")?;
         let transductive = training.setting == Setting::Transductive;
         if transductive && training.pseudo_labels != PseudoLabels::UnseenPixels {
             return fail(

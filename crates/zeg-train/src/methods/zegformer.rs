@@ -34,12 +34,7 @@ impl Recipe for ZegFormerRecipe {
                 "training.setting = \"transductive\" needs class masks for pseudo labels; ZegFormer has none".into(),
             ));
         }
-        if !training.objective.is_default() {
-            return Err(TrainError::Config(format!(
-                "training.objective = {:?} is for methods with class masks; set ZegFormer's loss weights in training.loss",
-                training.objective
-            )));
-        }
+        training.check_no_class_masks("set ZegFormer's loss weights in training.loss")?;
         Ok(Box::new(ZegFormerLoss {
             set_loss: read_loss(&training.loss)?,
         }))

@@ -95,10 +95,7 @@ impl ClipRcHead {
     /// - `encoded`: encoder output with region tokens; without them, the whole image is the only region
     /// - `text`: class embeddings `[classes, dim]`
     pub fn forward(&self, encoded: Encoded, text: Tensor<2>, trace: &mut Trace) -> Tensor<4> {
-        scaled(
-            masks(self.decode(encoded, text, trace)),
-            self.config.mask_scale,
-        )
+        self.config.logits(masks(self.decode(encoded, text, trace)))
     }
 
     /// Computes masks as [`ClipRcHead::forward`] does, and the recovery decoder's output for the decoded streams.
@@ -115,7 +112,7 @@ impl ClipRcHead {
             (streams.descriptors.clone(), streams.patches.clone()),
             trace,
         );
-        (scaled(masks(streams), self.config.mask_scale), recovery)
+        (self.config.logits(masks(streams)), recovery)
     }
 
     fn decode(&self, encoded: Encoded, text: Tensor<2>, trace: &mut Trace) -> Streams {

@@ -79,7 +79,7 @@ impl ZegClipHead {
         let masks =
             self.decoder_1.layers[last].masks(queries, memory, trace, &format!("dec{last}"));
         let [h, w] = encoded.grid;
-        scaled(masks, self.config.mask_scale).reshape([batch, classes, h, w])
+        self.config.logits(masks).reshape([batch, classes, h, w])
     }
 }
 

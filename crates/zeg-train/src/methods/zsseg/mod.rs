@@ -39,12 +39,7 @@ impl Recipe for ZssegRecipe {
         training: &TrainingConfig,
         architecture: &dyn Architecture,
     ) -> Result<Box<dyn Criterion>, TrainError> {
-        if !training.objective.is_default() {
-            return Err(TrainError::Config(format!(
-                "training.objective = {:?} is for methods with class masks; set zsseg's loss weights in training.loss",
-                training.objective
-            )));
-        }
+        training.check_no_class_masks("set zsseg's loss weights in training.loss")?;
         if architecture.trains(CONTEXT_KEY) {
             return prompt_loss(training);
         }
