@@ -185,7 +185,10 @@ impl BenchArgs {
                 "{file}: --training needs an experiment file (.toml)"
             ))
         } else if model.precision != Precision::Float {
-            Some("--precision int8: training computes with 32-bit floats only".to_owned())
+            let precision = model.precision;
+            Some(format!(
+                "--precision {precision}: training computes with 32-bit floats only"
+            ))
         } else {
             None
         };
