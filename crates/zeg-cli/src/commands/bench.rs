@@ -107,7 +107,7 @@ struct BenchReport {
     method: String,
     /// What a run is: `forward` or `training step`.
     what: &'static str,
-    /// Arithmetic of the encoder, `f32` or `int8`.
+    /// Arithmetic of the encoder: `f32`, `bf16` or `int8`.
     precision: String,
     /// Number of images in a run.
     batch: usize,
