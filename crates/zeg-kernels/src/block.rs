@@ -49,8 +49,10 @@ struct Buffers {
     wide: Vec<f32>,
     /// `[tokens, width]`: the output of a norm or of the attention, rounded for the next layer.
     rounded: Rounded,
-    /// As `wide`, rounded.
-    rounded_wide: Rounded,
+    /// Queries, keys and values in bf16.
+    qkv: Rounded,
+    /// `[tokens, hidden]`: hidden values of the MLP, rounded for its second layer.
+    hidden: Rounded,
 }
 
 impl Workspace {
@@ -247,7 +249,7 @@ impl PackedBlock {
         let norm = &self.attention_norm;
         let inputs = norm.inputs(x, &self.qkv, narrow, rounded, level);
         if self.qkv.rounds() && attention::halves::runs_at(level, shape, self.heads) {
-            let qkv = &mut buffers.rounded_wide;
+            let qkv = &mut buffers.qkv;
             let [batch, tokens, width] = shape;
             qkv.resize_halves(batch * tokens, 3 * width);
             self.qkv
@@ -277,7 +279,7 @@ impl PackedBlock {
         let inputs = norm.inputs(x, &self.up, narrow, rounded, Level::current());
         let activate = Then::Activate(self.activation);
         if self.down.rounds() {
-            let hidden = &mut buffers.rounded_wide;
+            let hidden = &mut buffers.hidden;
             hidden.resize_for(&self.down, tokens);
             self.up.apply_rounding(inputs, tokens, hidden, activate);
             self.down.apply_to(Inputs::Rounded(hidden), x, Then::Add);

@@ -133,7 +133,13 @@ fn rounded_results_are_close() {
         ([2, 50, 64], 256, 4),
         ([1, 97, 128], 300, 2),
         ([3, 1, 48], 96, 3),
-        ([1, 48, 30], 50, 2), // heads without whole pairs
+        ([1, 48, 30], 50, 2),  // heads without whole pairs
+        ([2, 31, 128], 64, 2), // odd, and a whole number of registers with the padding
+        ([1, 63, 32], 128, 2),
+        ([2, 34, 16], 64, 2),
+        ([2, 34, 24], 48, 4),
+        ([2, 17, 128], 512, 2),
+        ([5, 77, 64], 256, 4), // more rows than in a block
     ] {
         let plain = Plain::new(shape[2], hidden, heads, &device);
         let x = tensor(shape, 20, &device);

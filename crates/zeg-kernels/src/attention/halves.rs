@@ -253,7 +253,7 @@ mod kernels {
             let greatest = maximum(row) * scale;
             let mut sums = [0.0_f32; LANES];
             let (chunks, rest) = row.as_chunks::<LANES>();
-            let (to, to_rest) = weights.as_chunks_mut::<LANES>();
+            let (to, to_rest) = weights[..tokens].as_chunks_mut::<LANES>();
             for (chunk, to) in chunks.iter().zip(to) {
                 for ((sum, &value), to) in sums.iter_mut().zip(chunk).zip(to) {
                     let weight = exp::<FMA>(multiply_add::<FMA>(value, scale, -greatest));
