@@ -5,8 +5,8 @@
 //! 16 registers, and 4 by 8 where only the compiler's own vectors are available. A sum runs over the inputs in order,
 //! regardless of its tile.
 //!
-//! This file holds the checks that the kernels' pointers rely on; the kernels are in [`floats`](mod@floats), [`halves`](mod@halves)
-//! and [`integers`].
+//! This file holds the checks that the kernels' pointers rely on; the kernels are in the modules `floats`,
+//! `halves` and `integers`.
 //!
 //! Panels of floats are `[in][columns]`. Panels of 8-bit weights are `[in / 4][columns][4]` bytes for the instruction
 //! that sums four products of bytes (VNNI), and `[in / 2][columns][2]` 16-bit integers elsewhere. Panels of bf16 are
@@ -270,7 +270,7 @@ pub(crate) fn pairs(level: Level, x: Integers<'_, i16>, panel: &[i16], out: &mut
     }
 }
 
-/// Writes rows · panel to `out` as [`floats()`] does, for bf16 in pairs; see [`mod@halves`] for the order of a sum.
+/// Writes rows · panel to `out` as [`floats()`] does, for bf16 in pairs; see the module `halves` for the order of a sum.
 ///
 /// # Panics
 /// Panics as [`floats()`] does, or if the level has no instruction for bf16 ([`Level::has_bf16`]).
