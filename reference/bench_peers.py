@@ -693,9 +693,10 @@ def main():
             subprocess.run(command + ["--method", args.method], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peers = {"zeg": Zeg(args, weights, "f32")}
         if not args.training:
+            peers["zeg-bf16"] = Zeg(args, weights, "bf16")
             peers["zeg-int8"] = Zeg(args, weights, "int8")
         if args.before:
-            for name, precision in [("zeg", "f32"), ("zeg-int8", "int8")][: len(peers)]:
+            for name, precision in [("zeg", "f32")] if args.training else [("zeg", "f32"), ("zeg-int8", "int8")]:
                 peers[f"{name}-before"] = Zeg(args, weights, precision, args.before)
         engines = [engine for engine in args.engines.split(",") if engine]
         for engine in [engine for engine in engines if engine == "torch"] if args.training else engines:

@@ -35,7 +35,7 @@ fn models(criterion: &mut Criterion) {
             .unwrap()
             .experiment;
         let config = experiment.architecture(&methods).unwrap();
-        for precision in [Precision::Float, Precision::Int8] {
+        for precision in [Precision::Float, Precision::Bf16, Precision::Int8] {
             let model = timing::generated_model(&*config, &device, precision).unwrap();
             let normal = Distribution::Normal(0.0, 1.0);
             let images = Tensor::<4>::random([1, 3, SIZE, SIZE], normal, &device);

@@ -112,7 +112,7 @@ fn operations(group: &mut BenchmarkGroup<'_, Cores>, count: usize) {
 
 fn linear_layers(criterion: &mut Criterion<Cores>) {
     let mut group = criterion.benchmark_group("linear");
-    for precision in [Precision::Float, Precision::Int8] {
+    for precision in [Precision::Float, Precision::Bf16, Precision::Int8] {
         for (inputs, outputs, then) in [
             (WIDTH, WIDTH, Then::Add),
             (WIDTH, 3 * WIDTH, Then::Store),
@@ -133,7 +133,7 @@ fn linear_layers(criterion: &mut Criterion<Cores>) {
 
 fn blocks(criterion: &mut Criterion<Cores>) {
     let mut group = criterion.benchmark_group("block");
-    for precision in [Precision::Float, Precision::Int8] {
+    for precision in [Precision::Float, Precision::Bf16, Precision::Int8] {
         let block = block(|inputs, outputs| packed(inputs, outputs, precision));
         let mut x = Some(random([1, TOKENS, WIDTH], &Device::flex()));
         group.bench_function(format!("{precision}"), |bench| {

@@ -37,6 +37,16 @@ impl Activation {
         }
     }
 
+    /// Applies the function to every value, in place, as a part of a dispatched kernel.
+    #[inline(always)]
+    pub(crate) fn apply_within<const FMA: bool>(self, values: &mut [f32]) {
+        match self {
+            Self::Sigmoid => sigmoids_kernel::<FMA>(values),
+            Self::QuickGelu => quick_gelus_kernel::<FMA>(values),
+            Self::Gelu => gelus_kernel::<FMA>(values),
+        }
+    }
+
     /// Applies the function to every value of `x` and writes the results to `out`.
     pub(crate) fn apply_to(self, level: Level, x: &[f32], out: &mut [f32]) {
         let piece = piece_of_rows(1);

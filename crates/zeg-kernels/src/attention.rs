@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod gradient;
+pub(crate) mod halves;
 
 pub(crate) use gradient::{backward, backward_on_buffers};
 

@@ -20,7 +20,7 @@ use crate::{
     backend::FusedOps,
     layer_norm,
     level::Level,
-    linear::{PackedLinear, Then},
+    linear::{Inputs, PackedLinear, Then, rounded::Rounded},
     ops::is_fused,
     pieces::{CpuTensor, contiguous, shape, tensor, values},
 };
@@ -47,6 +47,12 @@ struct Buffers {
     narrow: Vec<f32>,
     /// `[tokens, 3·width]` queries, keys and values, then `[tokens, hidden]` hidden values of the MLP.
     wide: Vec<f32>,
+    /// `[tokens, width]`: the output of a norm or of the attention, rounded for the next layer.
+    rounded: Rounded,
+    /// Queries, keys and values in bf16.
+    qkv: Rounded,
+    /// `[tokens, hidden]`: hidden values of the MLP, rounded for its second layer.
+    hidden: Rounded,
 }
 
 impl Workspace {
@@ -239,21 +245,49 @@ impl PackedBlock {
     fn attend(&self, shape: [usize; 3], x: &mut [f32], mask: &[f32], buffers: &mut Buffers) {
         let level = Level::current();
         let narrow = part(&mut buffers.narrow, x.len());
-        let wide = part(&mut buffers.wide, 3 * x.len());
-        self.attention_norm.apply(x, narrow, level);
-        self.qkv.apply(narrow, wide, Then::Store);
-        let _log_sums = attention::on_buffers(shape, self.heads, wide, mask, narrow, level);
-        self.out.apply(narrow, x, Then::Add);
+        let rounded = &mut buffers.rounded;
+        let norm = &self.attention_norm;
+        let inputs = norm.inputs(x, &self.qkv, narrow, rounded, level);
+        if self.qkv.rounds() && attention::halves::runs_at(level, shape, self.heads) {
+            let qkv = &mut buffers.qkv;
+            let [batch, tokens, width] = shape;
+            qkv.resize_halves(batch * tokens, 3 * width);
+            self.qkv
+                .apply_rounding(inputs, batch * tokens, qkv, Then::Store);
+            let Rounded::Halves(qkv) = qkv else {
+                unreachable!("the buffer was made one of bf16")
+            };
+            let narrow = part(&mut buffers.narrow, x.len());
+            attention::halves::on_buffers(shape, self.heads, &qkv.values, mask, narrow, level);
+        } else {
+            let wide = part(&mut buffers.wide, 3 * x.len());
+            self.qkv.apply_to(inputs, wide, Then::Store);
+            let narrow = part(&mut buffers.narrow, x.len());
+            let _log_sums = attention::on_buffers(shape, self.heads, wide, mask, narrow, level);
+        }
+        let narrow = part(&mut buffers.narrow, x.len());
+        let inputs = self.out.inputs_of(narrow, &mut buffers.rounded);
+        self.out.apply_to(inputs, x, Then::Add);
     }
 
     /// Applies the second half, x += down(activation(up(norm₂(x)))), in place.
     fn feed(&self, x: &mut [f32], buffers: &mut Buffers) {
         let tokens = x.len() / self.up.inputs();
         let narrow = part(&mut buffers.narrow, x.len());
-        let wide = part(&mut buffers.wide, tokens * self.up.outputs());
-        self.network_norm.apply(x, narrow, Level::current());
-        self.up.apply(narrow, wide, Then::Activate(self.activation));
-        self.down.apply(wide, x, Then::Add);
+        let rounded = &mut buffers.rounded;
+        let norm = &self.network_norm;
+        let inputs = norm.inputs(x, &self.up, narrow, rounded, Level::current());
+        let activate = Then::Activate(self.activation);
+        if self.down.rounds() {
+            let hidden = &mut buffers.hidden;
+            hidden.resize_for(&self.down, tokens);
+            self.up.apply_rounding(inputs, tokens, hidden, activate);
+            self.down.apply_to(Inputs::Rounded(hidden), x, Then::Add);
+        } else {
+            let wide = part(&mut buffers.wide, tokens * self.up.outputs());
+            self.up.apply_to(inputs, wide, activate);
+            self.down.apply_to(Inputs::Floats(wide), x, Then::Add);
+        }
     }
 }
 
@@ -289,6 +323,27 @@ impl Norm {
     fn backward(&self, gradient: &mut [f32], x: &[f32], rest: &[f32], level: Level) {
         let (weight, epsilon) = (&self.weight, self.epsilon);
         layer_norm::input_gradients_on_buffers(gradient, x, weight, epsilon, rest, level);
+    }
+
+    /// Normalises rows of `x` as inputs of a layer, in one of the two buffers.
+    fn inputs<'a>(
+        &self,
+        x: &[f32],
+        layer: &PackedLinear,
+        narrow: &'a mut [f32],
+        rounded: &'a mut Rounded,
+        level: Level,
+    ) -> Inputs<'a> {
+        if !layer.rounds() {
+            self.apply(x, narrow, level);
+            return Inputs::Floats(narrow);
+        }
+        let width = self.weight.len();
+        rounded.fill(layer, x.len() / width, |first, out| {
+            let x = &x[first * width..][..out.len()];
+            layer_norm::on_rows(x, out, &self.weight, &self.bias, self.epsilon, level);
+        });
+        Inputs::Rounded(rounded)
     }
 
     /// Normalises rows of `x` into `out`.

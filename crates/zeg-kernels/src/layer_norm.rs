@@ -50,10 +50,20 @@ pub(crate) fn on_buffers(
 ) {
     let piece = piece_of_rows(weight.len());
     let parts = out.par_chunks_mut(piece).zip(x.par_chunks(piece));
-    parts.for_each(|(out, x)| {
-        out.copy_from_slice(x);
-        normalize_rows(level, out, weight, bias, epsilon);
-    });
+    parts.for_each(|(out, x)| on_rows(x, out, weight, bias, epsilon, level));
+}
+
+/// Normalises a few rows of `x` into `out`, on this thread.
+pub(crate) fn on_rows(
+    x: &[f32],
+    out: &mut [f32],
+    weight: &[f32],
+    bias: &[f32],
+    epsilon: f32,
+    level: Level,
+) {
+    out.copy_from_slice(x);
+    normalize_rows(level, out, weight, bias, epsilon);
 }
 
 /// Turns gradients of the result, rows of `width` values, into those of the input, and adds `rest`.

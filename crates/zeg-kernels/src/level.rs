@@ -20,6 +20,9 @@ pub(crate) enum Instructions {
     /// Sixteen floats at once.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// [`Instructions::Avx512`] with sums of products of bytes (VNNI) and of bf16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
 }
 
 thread_local! {
@@ -47,6 +50,10 @@ impl Level {
                 && is_x86_feature_detected!("avx512vl")
             {
                 levels.push(Self(Instructions::Avx512));
+                if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16")
+                {
+                    levels.push(Self(Instructions::Avx512Bf16));
+                }
             }
         }
         levels
@@ -61,6 +68,14 @@ impl Level {
         })
     }
 
+    /// Returns whether the level has an instruction that adds products of bf16.
+    pub fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Instructions::Avx512Bf16;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// Returns the instructions, which select the compiled version of a kernel.
     pub(crate) fn instructions(self) -> Instructions {
         self.0
@@ -73,7 +88,7 @@ impl fmt::Debug for Level {
     }
 }
 
-/// The display names: `portable`, `AVX2`, `AVX-512`.
+/// The display names: `portable`, `AVX2`, `AVX-512`, `AVX-512 BF16`.
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
@@ -82,8 +97,22 @@ impl fmt::Display for Level {
             Instructions::Avx2 => "AVX2",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 => "AVX-512 BF16",
         })
     }
+}
+
+/// Returns whether the processor is one of AMD's.
+pub(crate) fn is_amd() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+        name.as_flattened() == b"AuthenticAMD"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Runs `work` with the operations that this thread starts at `level`; for comparing levels.
@@ -151,7 +180,7 @@ macro_rules! dispatched {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: a `Level` of AVX-512 is only made where this machine was found to have its F, BW, DQ and VL
                 // parts, AVX2 and FMA.
-                Instructions::Avx512 => unsafe { avx512($($arg),*) },
+                Instructions::Avx512 | Instructions::Avx512Bf16 => unsafe { avx512($($arg),*) },
             }
         }
     };

@@ -20,6 +20,7 @@ mod activation;
 mod attention;
 mod autodiff;
 mod backend;
+mod bf16;
 mod block;
 pub mod composed;
 mod layer_norm;

@@ -1,8 +1,12 @@
 //! Linear layers whose weights are laid out once for the kernels: y = x·Wᵀ + b, with the operation that follows.
 //!
 //! A matrix product of two plain matrices spends its time on rearranging them, at every call. A [`PackedLinear`] stores
-//! its weights in the layout that the kernels read ([`tile`]), in 32-bit floats or in 8-bit integers, and finishes a
-//! tile of the result (bias, activation, residual) while it is in the first-level cache.
+//! its weights in the layout that the kernels read ([`tile`]), in 32-bit floats, in bf16 or in 8-bit integers, and
+//! finishes a tile of the result (bias, activation, residual) while it is in the first-level cache. If the next layer
+//! reads rounded rows, a block of the result is rounded while it is in the second-level cache ([`rounded`]).
+//!
+//! In bf16, weights and activations are rounded, and sums are 32-bit floats in a fixed order: a row's products with a
+//! panel are bit-identical at every level.
 //!
 //! In integers, a weight is w ≈ s·q with one scale s per output. An activation is x ≈ r·(p − z) with a scale and a zero
 //! point per row and group of inputs, which are found when the row is read ([`quantized`]). Sums of (p − z)·q over a
@@ -17,13 +21,17 @@ use crate::{
     activation::Activation,
     level::{Level, dispatched},
     linear::{
-        quantized::{GROUP, RoundedRows, quantize_weights},
+        pack::{pack, transposed},
+        quantized::{GROUP, RoundedRows},
+        rounded::Rounded,
         tile::{Integers, Rows, TILE, TileShape},
     },
     matrix::MatrixMut,
 };
 
+mod pack;
 mod quantized;
+pub(crate) mod rounded;
 pub(crate) mod tile;
 
 /// Most rows in a block of the result: their inputs stay in the outer caches while the panels are processed.
@@ -38,6 +46,11 @@ pub enum Precision {
     /// 32-bit floats; results differ from a plain product only by rounding.
     #[default]
     Float,
+    /// bf16: weights and activations rounded to 8 bits of precision, sums in 32-bit floats.
+    ///
+    /// A processor with instructions for bf16 ([`Level::has_bf16`]) needs half of the time; elsewhere the same values
+    /// are computed with 32-bit floats, in their time.
+    Bf16,
     /// 8-bit integers, with activations rounded to 8 bits when they are read; this takes a quarter of the memory and of
     /// the arithmetic.
     ///
@@ -47,10 +60,33 @@ pub enum Precision {
     Int8,
 }
 
+impl Precision {
+    /// Returns the precision that is faster on this processor at nearly the same results: bf16 on AMD's processors with
+    /// instructions for it, else 32-bit floats.
+    ///
+    /// The choice follows from the kind of processor and not from a measurement, so that results repeat. On Zen 4, one
+    /// core reaches 117 GFLOP/s in floats and 234 in bf16. Intel's processors are not chosen: some run the instruction
+    /// at half of that rate, and none was measured.
+    pub fn automatic() -> Self {
+        if Level::current().has_bf16() && crate::level::is_amd() {
+            Self::Bf16
+        } else {
+            Self::Float
+        }
+    }
+
+    /// Returns whether this machine computes in this precision without its instructions, and so not faster than with
+    /// 32-bit floats.
+    pub fn is_emulated(self) -> bool {
+        self == Self::Bf16 && !Level::current().has_bf16()
+    }
+}
+
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Float => "f32",
+            Self::Bf16 => "bf16",
             Self::Int8 => "int8",
         })
     }
@@ -94,6 +130,10 @@ pub struct PackedLinear {
 #[derive(Clone)]
 enum Weights {
     Floats(Vec<f32>),
+    #[cfg(target_arch = "x86_64")]
+    Halves(Vec<u16>),
+    /// Values of bf16 as floats, the two values of each pair swapped, for levels without instructions for bf16.
+    Swapped(Vec<f32>),
     Pairs {
         panels: Vec<i16>,
         scales: Vec<f32>,
@@ -107,12 +147,11 @@ enum Weights {
     },
 }
 
-/// A layer's inputs in the number type that its weights need.
-enum Inputs<'a> {
+/// A layer's inputs: rows of floats, or rounded to the number type of its weights.
+#[derive(Clone, Copy)]
+pub(crate) enum Inputs<'a> {
     Floats(&'a [f32]),
-    Pairs(RoundedRows<i16>),
-    #[cfg(target_arch = "x86_64")]
-    Bytes(RoundedRows<u8>),
+    Rounded(&'a Rounded),
 }
 
 impl PackedLinear {
@@ -179,7 +218,12 @@ impl PackedLinear {
     fn precision(&self) -> Precision {
         match self.weights {
             Weights::Floats(_) => Precision::Float,
-            _ => Precision::Int8,
+            #[cfg(target_arch = "x86_64")]
+            Weights::Halves(_) => Precision::Bf16,
+            Weights::Swapped(_) => Precision::Bf16,
+            Weights::Pairs { .. } => Precision::Int8,
+            #[cfg(target_arch = "x86_64")]
+            Weights::Bytes { .. } => Precision::Int8,
         }
     }
 
@@ -200,113 +244,162 @@ impl PackedLinear {
             self.inputs,
             self.outputs
         );
-        let inputs = match &self.weights {
-            Weights::Floats(_) => Inputs::Floats(x),
-            Weights::Pairs { .. } => Inputs::Pairs(RoundedRows::pairs(x, self.inputs, self.level)),
-            #[cfg(target_arch = "x86_64")]
-            Weights::Bytes { .. } => Inputs::Bytes(RoundedRows::bytes(x, self.inputs, self.level)),
-        };
-        // Blocks depend on the shape only; rows are divided evenly, in whole tiles.
+        let mut rounded = Rounded::default();
+        self.apply_to(self.inputs_of(x, &mut rounded), out, then);
+    }
+
+    /// Returns whether the layer reads rounded inputs.
+    pub(crate) fn rounds(&self) -> bool {
+        self.precision() != Precision::Float
+    }
+
+    /// Returns rows of floats as inputs of this layer, rounded into the buffer if the layer rounds.
+    pub(crate) fn inputs_of<'a>(&self, x: &'a [f32], rounded: &'a mut Rounded) -> Inputs<'a> {
+        if !self.rounds() {
+            return Inputs::Floats(x);
+        }
+        let rows = x.len() / self.inputs.max(1);
+        rounded.fill(self, rows, |first, out| {
+            out.copy_from_slice(&x[first * self.inputs..][..out.len()]);
+        });
+        Inputs::Rounded(rounded)
+    }
+
+    /// Applies the layer to its inputs, as [`PackedLinear::apply`] does.
+    pub(crate) fn apply_to(&self, inputs: Inputs<'_>, out: &mut [f32], then: Then) {
+        let (columns, block) = self.block_size(out.len() / self.outputs, BLOCK_PANELS);
+        let blocks = MatrixMut::new(out, self.outputs).blocks(columns, block);
+        let per_column = blocks.len() / self.outputs.div_ceil(columns);
+        let blocks = blocks.into_par_iter().enumerate();
+        blocks.for_each(|(index, mut out)| {
+            let (panel, row) = (
+                index / per_column * BLOCK_PANELS,
+                index % per_column * block,
+            );
+            self.block(inputs, panel, row, &mut out, then);
+        });
+    }
+
+    /// Applies the layer to its inputs and rounds the results into `out`, which has room for `rows` of them.
+    pub(crate) fn apply_rounding(
+        &self,
+        inputs: Inputs<'_>,
+        rows: usize,
+        out: &mut Rounded,
+        then: Then,
+    ) {
+        // A block consists of whole groups.
+        let panels = BLOCK_PANELS.max(GROUP.div_ceil(self.shape.columns));
+        let (columns, block) = self.block_size(rows, panels);
+        let blocks = out.blocks(columns, block);
+        let per_column = rows.div_ceil(block).max(1);
+        blocks.into_par_iter().enumerate().for_each_init(
+            || vec![0.0; block * columns],
+            |scratch, (index, mut out)| {
+                let (group, row) = (index / per_column, index % per_column * block);
+                let width = columns.min(self.outputs - group * columns);
+                let scratch = &mut scratch[..block.min(rows - row) * width];
+                let mut floats = MatrixMut::new(scratch, width);
+                self.block(inputs, group * panels, row, &mut floats, then);
+                out.round(self.level, scratch, width);
+            },
+        );
+    }
+
+    /// Returns the numbers of columns and rows of a block of the result. They depend on the shape only; rows are
+    /// divided evenly, in whole tiles.
+    fn block_size(&self, rows: usize, panels: usize) -> (usize, usize) {
         let blocks = rows.div_ceil(BLOCK_ROWS).max(1);
         let block = rows.div_ceil(blocks).next_multiple_of(self.shape.rows);
-        let columns = BLOCK_PANELS * self.shape.columns;
-        let tasks: Vec<_> = MatrixMut::new(out, self.outputs)
-            .split_columns(columns)
-            .into_iter()
-            .enumerate()
-            .flat_map(|(group, out)| {
-                let parts = out.split_rows(block).into_iter().enumerate();
-                parts.map(move |(index, out)| (group * BLOCK_PANELS, index * block, out))
-            })
-            .collect();
-        tasks.into_par_iter().for_each(|(panel, row, out)| {
-            self.block(&inputs, panel, row, out, then);
-        });
+        (panels * self.shape.columns, block.max(1))
     }
 
     /// Computes the block of the result that starts at the given panel's column and the given row.
     fn block(
         &self,
-        inputs: &Inputs<'_>,
+        inputs: Inputs<'_>,
         first_panel: usize,
         first_row: usize,
-        mut out: MatrixMut<'_>,
+        out: &mut MatrixMut<'_>,
         then: Then,
     ) {
         let (rows, width) = out.size();
         let shape = self.shape;
         let mut tile = [0.0; TILE];
         for (index, left) in (0..width).step_by(shape.columns).enumerate() {
-            let valid = shape.columns.min(width - left);
             let panel = first_panel + index;
-            let bias = &self.bias[panel * shape.columns..][..shape.columns];
+            let columns = panel * shape.columns..(panel + 1) * shape.columns;
+            let finish = Finish {
+                scales: self.scales().get(columns.clone()),
+                bias: &self.bias[columns],
+                then,
+                left,
+            };
             for top in (0..rows).step_by(shape.rows) {
                 let count = shape.rows.min(rows - top);
                 self.tile(inputs, first_row + top, count, panel, &mut tile);
                 let tile = &mut tile[..count * shape.columns];
-                add_bias(self.level, tile, bias);
-                if let Then::Activate(activation) = then {
-                    activation.apply(self.level, tile);
-                }
-                for (row, values) in tile.chunks_exact(shape.columns).enumerate() {
-                    let out = &mut out.row(top + row)[left..left + valid];
-                    if then == Then::Add {
-                        out.iter_mut()
-                            .zip(values)
-                            .for_each(|(out, value)| *out += value);
-                    } else {
-                        out.copy_from_slice(&values[..valid]);
-                    }
-                }
+                finish_tile(self.level, tile, &finish, out, top);
             }
         }
     }
 
-    /// Computes the products of `count` rows from `first` on with a panel, without bias, in the first `count` rows of
-    /// `tile`.
+    /// Returns the scales of the outputs; empty if weights are not scaled.
+    fn scales(&self) -> &[f32] {
+        match &self.weights {
+            Weights::Pairs { scales, .. } => scales,
+            #[cfg(target_arch = "x86_64")]
+            Weights::Bytes { scales, .. } => scales,
+            _ => &[],
+        }
+    }
+
+    /// Computes the products of `count` rows from `first` on with a panel, without scales and bias, in the first
+    /// `count` rows of `tile`.
     fn tile(
         &self,
-        inputs: &Inputs<'_>,
+        inputs: Inputs<'_>,
         first: usize,
         count: usize,
         panel: usize,
         tile: &mut [f32; TILE],
     ) {
-        let columns = self.shape.columns;
+        let (level, shape, columns) = (self.level, self.shape, self.shape.columns);
+        let part = |stride: usize| panel * stride * columns..(panel + 1) * stride * columns;
         match (&self.weights, inputs) {
             (Weights::Floats(panels), Inputs::Floats(x)) => {
-                let length = self.inputs * columns;
                 let rows = Rows::new(&x[first * self.inputs..], self.inputs, count);
                 tile::floats(
-                    self.level,
-                    self.shape,
+                    level,
+                    shape,
                     rows,
-                    &panels[panel * length..][..length],
+                    &panels[part(self.inputs)],
                     (tile, columns),
                 );
             }
-            (Weights::Pairs { panels, scales }, Inputs::Pairs(x)) => {
-                let length = x.stride * columns;
-                let panel_values = &panels[panel * length..][..length];
-                tile::pairs(self.level, integers(x, first, count), panel_values, tile);
-                scale_outputs(self.level, tile, &scales[panel * columns..][..columns]);
+            (Weights::Swapped(panels), Inputs::Rounded(Rounded::Swapped(x))) => {
+                let rows = Rows::new(&x.values[first * x.stride..], x.stride, count);
+                tile::floats(level, shape, rows, &panels[part(x.stride)], (tile, columns));
             }
             #[cfg(target_arch = "x86_64")]
-            (
-                Weights::Bytes {
-                    panels,
-                    scales,
-                    sums,
-                },
-                Inputs::Bytes(x),
-            ) => {
-                let length = x.stride * columns;
-                let panel_values = &panels[panel * length..][..length];
-                let sums = &sums[panel * x.groups * columns..][..x.groups * columns];
-                tile::bytes(integers(x, first, count), panel_values, sums, tile);
-                scale_outputs(self.level, tile, &scales[panel * columns..][..columns]);
+            (Weights::Halves(panels), Inputs::Rounded(Rounded::Halves(x))) => {
+                let rows = Rows::new(&x.values[first * x.stride..], x.stride, count);
+                tile::halves(level, shape, rows, &panels[part(x.stride)], (tile, columns));
             }
-            _ => unreachable!("inputs are converted to the number type of the weights"),
+            (Weights::Pairs { panels, .. }, Inputs::Rounded(Rounded::Pairs(x))) => {
+                tile::pairs(
+                    level,
+                    integers(x, first, count),
+                    &panels[part(x.stride)],
+                    tile,
+                );
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Weights::Bytes { panels, sums, .. }, Inputs::Rounded(Rounded::Bytes(x))) => {
+                let rows = integers(x, first, count);
+                tile::bytes(rows, &panels[part(x.stride)], &sums[part(x.groups)], tile);
+            }
+            _ => unreachable!("inputs are rounded to the number type of the weights"),
         }
     }
 }
@@ -333,141 +426,50 @@ impl fmt::Debug for PackedLinear {
     }
 }
 
-/// Transposes weights: `[outputs, inputs]` → `[inputs, outputs]`
-fn transposed(weight: &[f32], inputs: usize) -> Vec<f32> {
-    /// Number of rows and columns of a block; source and destination both fit the first-level cache.
-    const BLOCK: usize = 32;
-    let outputs = weight.len() / inputs.max(1);
-    let mut turned = vec![0.0; weight.len()];
-    let blocks = turned.par_chunks_mut((BLOCK * outputs).max(1)).enumerate();
-    blocks.for_each(|(block, turned)| {
-        let first = block * BLOCK;
-        for start in (0..outputs).step_by(BLOCK) {
-            for (input, row) in turned.chunks_exact_mut(outputs).enumerate() {
-                for output in start..outputs.min(start + BLOCK) {
-                    row[output] = weight[output * inputs + first + input];
-                }
-            }
-        }
-    });
-    turned
-}
-
-/// Lays out weights `[outputs, inputs]` in panels; the last panel is padded with zeros.
-fn pack(
-    weight: &[f32],
-    inputs: usize,
-    outputs: usize,
-    level: Level,
-    precision: Precision,
-) -> (TileShape, Weights) {
-    if precision == Precision::Float {
-        let shape = TileShape::of_floats(level);
-        let panels = panels(weight, inputs, outputs, shape.columns, 1, |_, w| w);
-        return (shape, Weights::Floats(panels));
-    }
-    let scales = quantize_weights(weight, inputs);
-    let rounded = |output: usize, w: f32| scales.round(output, w);
-    #[cfg(target_arch = "x86_64")]
-    if tile::has_bytes(level) {
-        let shape = TileShape::OF_BYTES;
-        let panels = panels(weight, inputs, outputs, shape.columns, 4, rounded);
-        let sums = group_sums(weight, inputs, outputs, shape.columns, rounded);
-        let scales = scales.padded(shape.columns);
-        return (
-            shape,
-            Weights::Bytes {
-                panels,
-                scales,
-                sums,
-            },
-        );
-    }
-    let shape = TileShape::of_pairs(level);
-    let panels = panels(weight, inputs, outputs, shape.columns, 2, |output, w| {
-        i16::from(rounded(output, w))
-    });
-    let scales = scales.padded(shape.columns);
-    (shape, Weights::Pairs { panels, scales })
-}
-
-/// Returns panels `[inputs / unit][columns][unit]` of weights `[outputs, inputs]`, one after the other.
-fn panels<T: Copy + Default + Send + Sync>(
-    weight: &[f32],
-    inputs: usize,
-    outputs: usize,
-    columns: usize,
-    unit: usize,
-    convert: impl Fn(usize, f32) -> T + Sync,
-) -> Vec<T> {
-    let length = inputs.next_multiple_of(unit) * columns;
-    let mut panels = vec![T::default(); outputs.div_ceil(columns) * length];
-    if length == 0 {
-        return panels;
-    }
-    panels
-        .par_chunks_exact_mut(length)
-        .enumerate()
-        .for_each(|(index, panel)| {
-            let first = index * columns;
-            for column in 0..columns.min(outputs - first) {
-                let output = first + column;
-                let row = &weight[output * inputs..][..inputs];
-                for (line, weights) in row.chunks(unit).enumerate() {
-                    let line = &mut panel[(line * columns + column) * unit..][..unit];
-                    for (value, &weight) in line.iter_mut().zip(weights) {
-                        *value = convert(output, weight);
-                    }
-                }
-            }
-        });
-    panels
-}
-
-/// Returns the sums of rounded weights over groups of inputs: `[panels, groups, columns]`.
-#[cfg(target_arch = "x86_64")]
-fn group_sums(
-    weight: &[f32],
-    inputs: usize,
-    outputs: usize,
-    columns: usize,
-    rounded: impl Fn(usize, f32) -> i8,
-) -> Vec<f32> {
-    let groups = inputs.div_ceil(GROUP);
-    let mut sums = vec![0.0; outputs.div_ceil(columns) * groups * columns];
-    for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
-        let (panel, column) = (output / columns, output % columns);
-        for (group, weights) in row.chunks(GROUP).enumerate() {
-            let sum: i32 = weights.iter().map(|&w| i32::from(rounded(output, w))).sum();
-            sums[(panel * groups + group) * columns + column] = sum as f32;
-        }
-    }
-    sums
+/// The operations on a tile of products before it is written.
+struct Finish<'a> {
+    /// Factor of each column, if there are factors.
+    scales: Option<&'a [f32]>,
+    /// Bias of each column.
+    bias: &'a [f32],
+    then: Then,
+    /// First column in the block of the result.
+    left: usize,
 }
 
 dispatched! {
-    /// Adds the bias to every line of a tile.
-    fn add_bias(tile: &mut [f32], bias: &[f32]) = add_bias_kernel;
-}
-dispatched! {
-    /// Multiplies every line of a tile with the scales.
-    fn scale_outputs(tile: &mut [f32], scales: &[f32]) = scale_outputs_kernel;
+    /// Finishes the lines of a tile and writes them to a block from row `top` on, as far as the block has columns.
+    fn finish_tile(tile: &mut [f32], finish: &Finish<'_>, out: &mut MatrixMut<'_>, top: usize) = finish_tile_kernel;
 }
 
 #[inline(always)]
-fn add_bias_kernel<const FMA: bool>(tile: &mut [f32], bias: &[f32]) {
-    for row in tile.chunks_exact_mut(bias.len()) {
-        for (value, &bias) in row.iter_mut().zip(bias) {
-            *value += bias;
+fn finish_tile_kernel<const FMA: bool>(
+    tile: &mut [f32],
+    finish: &Finish<'_>,
+    out: &mut MatrixMut<'_>,
+    top: usize,
+) {
+    let columns = finish.bias.len();
+    for row in tile.chunks_exact_mut(columns) {
+        if let Some(scales) = finish.scales {
+            for ((value, &scale), &bias) in row.iter_mut().zip(scales).zip(finish.bias) {
+                *value = *value * scale + bias;
+            }
+        } else {
+            for (value, &bias) in row.iter_mut().zip(finish.bias) {
+                *value += bias;
+            }
         }
     }
-}
-
-#[inline(always)]
-fn scale_outputs_kernel<const FMA: bool>(tile: &mut [f32], scales: &[f32]) {
-    for row in tile.chunks_exact_mut(scales.len()) {
-        for (value, &scale) in row.iter_mut().zip(scales) {
-            *value *= scale;
+    if let Then::Activate(activation) = finish.then {
+        activation.apply_within::<FMA>(tile);
+    }
+    for (row, values) in tile.chunks_exact(columns).enumerate() {
+        let out = out.row(top + row)[finish.left..].iter_mut().zip(values);
+        if finish.then == Then::Add {
+            out.for_each(|(out, value)| *out += value);
+        } else {
+            out.for_each(|(out, &value)| *out = value);
         }
     }
 }

@@ -84,23 +84,23 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// A block of 32-bit floats to write; its rows are contiguous.
-pub(crate) struct MatrixMut<'a> {
-    first: *mut f32,
+/// A block of values to write, 32-bit floats unless stated otherwise; its rows are contiguous.
+pub(crate) struct MatrixMut<'a, T = f32> {
+    first: *mut T,
     rows: usize,
     columns: usize,
     /// Distance from one row to the next; at least `columns`.
     stride: usize,
     /// Marks that the block owns its values and no others, as if it held a `&mut` to each.
-    values: PhantomData<&'a mut [f32]>,
+    values: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: only this block can access its values, like a `&mut [f32]`, which may go to another thread.
-unsafe impl Send for MatrixMut<'_> {}
+// SAFETY: only this block can access its values, like a `&mut [T]`, which may go to another thread.
+unsafe impl<T: Send> Send for MatrixMut<'_, T> {}
 
-impl<'a> MatrixMut<'a> {
+impl<'a, T> MatrixMut<'a, T> {
     /// Returns the whole of a row-major matrix with rows of `columns`.
-    pub(crate) fn new(values: &'a mut [f32], columns: usize) -> Self {
+    pub(crate) fn new(values: &'a mut [T], columns: usize) -> Self {
         assert!(columns > 0, "a matrix needs at least one column");
         Self {
             rows: values.len() / columns,
@@ -112,7 +112,7 @@ impl<'a> MatrixMut<'a> {
     }
 
     /// Splits the block into blocks of `count` columns, side by side; the last may have fewer.
-    pub(crate) fn split_columns(self, count: usize) -> Vec<MatrixMut<'a>> {
+    pub(crate) fn split_columns(self, count: usize) -> Vec<MatrixMut<'a, T>> {
         let starts = (0..self.columns).step_by(count.max(1));
         starts
             .map(|start| MatrixMut {
@@ -126,7 +126,7 @@ impl<'a> MatrixMut<'a> {
     }
 
     /// Splits the block into blocks of `count` rows, one below the other; the last may have fewer.
-    pub(crate) fn split_rows(self, count: usize) -> Vec<MatrixMut<'a>> {
+    pub(crate) fn split_rows(self, count: usize) -> Vec<MatrixMut<'a, T>> {
         let starts = (0..self.rows).step_by(count.max(1));
         starts
             .map(|start| MatrixMut {
@@ -139,8 +139,14 @@ impl<'a> MatrixMut<'a> {
             .collect()
     }
 
+    /// Splits the block into blocks of `columns` by `rows`; the blocks of the first columns come first.
+    pub(crate) fn blocks(self, columns: usize, rows: usize) -> Vec<MatrixMut<'a, T>> {
+        let parts = self.split_columns(columns).into_iter();
+        parts.flat_map(|part| part.split_rows(rows)).collect()
+    }
+
     /// Returns `count` rows from `first` on, for as long as this block is borrowed.
-    pub(crate) fn rows(&mut self, first: usize, count: usize) -> MatrixMut<'_> {
+    pub(crate) fn rows(&mut self, first: usize, count: usize) -> MatrixMut<'_, T> {
         assert!(first + count <= self.rows, "rows past the end");
         MatrixMut {
             first: self.first.wrapping_add(first * self.stride),
@@ -157,7 +163,7 @@ impl<'a> MatrixMut<'a> {
     }
 
     /// Returns one row.
-    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+    pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         // SAFETY: the row's values are in the matrix that this block was split from, nothing else accesses them while
         // the block lives, and the result borrows the block.

@@ -124,16 +124,40 @@ fn a_packed_block_agrees_with_plain_tensors() {
     });
 }
 
+/// Tokens before, at and after the sizes of the attention's tiles, odd numbers of tokens, and heads of other lengths
+/// than 64.
 #[test]
-fn int8_results_are_close() {
+fn rounded_results_are_close() {
     let device = Device::flex();
-    let plain = Plain::new(64, 256, 4, &device);
-    let x = tensor([2, 50, 64], 20, &device);
-    let expected = host(plain.forward(x.clone(), None));
-    at_every_level(|level| {
-        let found = host(plain.packed(Precision::Int8).forward(x.clone(), None));
-        assert_close(&found, &expected, 0.05, &format!("{level:?}"));
-    });
+    for (shape, hidden, heads) in [
+        ([2, 50, 64], 256, 4),
+        ([1, 97, 128], 300, 2),
+        ([3, 1, 48], 96, 3),
+        ([1, 48, 30], 50, 2),  // heads without whole pairs
+        ([2, 31, 128], 64, 2), // odd, and a whole number of registers with the padding
+        ([1, 63, 32], 128, 2),
+        ([2, 34, 16], 64, 2),
+        ([2, 34, 24], 48, 4),
+        ([2, 17, 128], 512, 2),
+        ([5, 77, 64], 256, 4), // more rows than in a block
+    ] {
+        let plain = Plain::new(shape[2], hidden, heads, &device);
+        let x = tensor(shape, 20, &device);
+        for mask in [None, Some(causal(shape[1], &device))] {
+            let expected = host(plain.forward(x.clone(), mask.clone()));
+            at_every_level(|level| {
+                for (precision, tolerance) in [(Precision::Bf16, 0.03), (Precision::Int8, 0.05)] {
+                    let block = plain.packed(precision);
+                    let found = host(block.forward(x.clone(), mask.as_ref()));
+                    let what = format!("{level:?} {shape:?} {precision} {}", mask.is_some());
+                    assert_close(&found, &expected, tolerance, &what);
+                    // The buffers hold values of the call before.
+                    let again = host(block.forward(x.clone(), mask.as_ref()));
+                    assert_eq!(again, found, "{what}");
+                }
+            });
+        }
+    }
 }
 
 #[test]

@@ -132,6 +132,39 @@ fn integers_are_exact_at_every_level() {
     });
 }
 
+/// Rounds to bf16 by way of decimal-free arithmetic: the upper half of the bits, ties to even.
+fn to_bf16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let (low, half) = (bits & 0xffff, 0x8000);
+    let kept = bits & 0xffff_0000;
+    let up = low > half || (low == half && kept & 0x1_0000 != 0);
+    f32::from_bits(if up { kept + 0x1_0000 } else { kept })
+}
+
+/// The sum of a row's products adds those of each pair in turn, the second first, at every level.
+#[test]
+fn bf16_sums_have_the_same_bits_at_every_level() {
+    at_every_level(|level| {
+        for shape in SHAPES {
+            let case = Case::new(shape);
+            let found = case.run(Precision::Bf16, Then::Store);
+            let sum = |x: &[f32], weights: &[f32]| -> f32 {
+                let pairs = x.chunks(2).zip(weights.chunks(2));
+                pairs.fold(0.0, |sum, (x, weights)| {
+                    let products = x.iter().zip(weights).rev();
+                    products.fold(sum, |sum, (&x, &w)| sum + to_bf16(x) * to_bf16(w))
+                })
+            };
+            let outputs = || case.weight.chunks(case.inputs).zip(&case.bias);
+            let rows = case.x.chunks(case.inputs);
+            let expected = rows.flat_map(|x| outputs().map(move |(w, bias)| sum(x, w) + bias));
+            let expected: Vec<u32> = expected.map(f32::to_bits).collect();
+            let found: Vec<u32> = found.into_iter().map(f32::to_bits).collect();
+            assert!(found == expected, "{level:?} {shape:?}");
+        }
+    });
+}
+
 #[test]
 fn int8_results_are_close_to_floats() {
     at_every_level(|level| {
@@ -147,7 +180,7 @@ fn int8_results_are_close_to_floats() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let case = Case::new([270, 31, 195]);
-    for precision in [Precision::Float, Precision::Int8] {
+    for precision in [Precision::Float, Precision::Bf16, Precision::Int8] {
         let runs = [1, 2, 3, 7].map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -163,7 +196,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn a_row_does_not_depend_on_other_rows() {
     at_every_level(|level| {
-        for precision in [Precision::Float, Precision::Int8] {
+        for precision in [Precision::Float, Precision::Bf16, Precision::Int8] {
             let case = Case::new([21, 30, 70]);
             let together = case.run(precision, Then::Store);
             let layer = PackedLinear::new(&case.weight, &case.bias, precision);
@@ -180,7 +213,7 @@ fn a_row_does_not_depend_on_other_rows() {
 #[test]
 fn rows_of_zeros_nan_and_infinities() {
     at_every_level(|level| {
-        for precision in [Precision::Float, Precision::Int8] {
+        for precision in [Precision::Float, Precision::Bf16, Precision::Int8] {
             let mut case = Case::new([4, 40, 50]);
             case.x[..40].fill(0.0);
             case.x[41] = f32::NAN;
@@ -209,7 +242,7 @@ fn lengths_that_do_not_fit_are_refused() {
 /// An input without rows gives an empty result.
 #[test]
 fn no_rows() {
-    for precision in [Precision::Float, Precision::Int8] {
+    for precision in [Precision::Float, Precision::Bf16, Precision::Int8] {
         let layer = PackedLinear::new(&[1.0; 4], &[0.0; 2], precision);
         layer.apply(&[], &mut [], Then::Store);
     }

@@ -15,7 +15,7 @@ use zeg_kernels::{PackedLinear, Precision, Workspace};
 
 use crate::{ModelError, weights::ParamBuilder};
 
-/// Part of the names of the layers that may be packed in 8 bits: those of the towers' blocks, where nearly all the work
+/// Part of the names of the layers that may be packed in bf16 or 8 bits: those of the towers' blocks, where nearly all the work
 /// is.
 const BLOCKS: &str = "resblocks.";
 
@@ -31,7 +31,7 @@ impl Packing {
     /// Returns the packing for a precision; `None` on a device that does not use packed weights.
     ///
     /// # Errors
-    /// Returns an error if 8-bit integers are requested on a device without kernels for them.
+    /// Returns an error if bf16 or 8-bit integers are requested on a device without kernels for them.
     pub(crate) fn new(
         precision: Precision,
         device: &burn::tensor::Device,
@@ -44,10 +44,9 @@ impl Packing {
         }
         match precision {
             Precision::Float => Ok(None),
-            Precision::Int8 => Err(ModelError::Config(
-                "8-bit integers are only supported for inference on the CPU; other devices compute in floating point"
-                    .into(),
-            )),
+            Precision::Bf16 | Precision::Int8 => Err(ModelError::Config(format!(
+                "{precision} is only supported for inference on the CPU; other devices compute with 32-bit floats"
+            ))),
         }
     }
 

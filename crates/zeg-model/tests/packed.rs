@@ -133,6 +133,13 @@ fn packed_models_agree_with_plain_ones() {
             "{method}: the second pass differs from the first"
         );
 
+        let rounded = config
+            .build_packed(&weights, &device, Precision::Bf16)
+            .unwrap();
+        let distance = worst(&masks(&*rounded, &images, &text), &expected);
+        assert!(distance < 0.02, "{method}, bf16: {distance}");
+        assert!(distance > 1e-4, "{method}, bf16 was not used: {distance}");
+
         let integers = config
             .build_packed(&weights, &device, Precision::Int8)
             .unwrap();

@@ -93,6 +93,7 @@ impl ServedModel {
     pub(crate) fn precision(&self) -> &'static str {
         match self.segmenter.model().precision {
             Precision::Float => "f32",
+            Precision::Bf16 => "bf16",
             Precision::Int8 => "int8",
         }
     }

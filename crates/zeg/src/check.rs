@@ -33,6 +33,9 @@ const SEED: u64 = 1;
 ///
 /// Twenty times the difference measured between two orders of summation.
 const FLOAT_LIMIT: f64 = 2e-4;
+/// Largest accepted deviation of bf16, which rounds every weight and activation to 8 bits of precision; in the same
+/// unit.
+const BF16_LIMIT: f64 = 0.1;
 /// Largest accepted deviation of 8-bit integers, which round every weight and activation; in the same unit.
 ///
 /// Three times the largest measured deviation.
@@ -132,6 +135,7 @@ impl Trial {
         let repeats = first_result.same_bits(second_result);
         let limit = match self.precision {
             Precision::Float => FLOAT_LIMIT,
+            Precision::Bf16 => BF16_LIMIT,
             Precision::Int8 => INT8_LIMIT,
         };
         Ok(CaseReport {
@@ -273,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_method_has_a_small_case_that_passes() {
-        for precision in [Precision::Float, Precision::Int8] {
+        for precision in [Precision::Float, Precision::Bf16, Precision::Int8] {
             let trial = Trial {
                 device: Device::flex(),
                 precision,

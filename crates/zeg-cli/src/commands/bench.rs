@@ -107,7 +107,7 @@ struct BenchReport {
     method: String,
     /// What a run is: `forward` or `training step`.
     what: &'static str,
-    /// Arithmetic of the encoder, `f32` or `int8`.
+    /// Arithmetic of the encoder: `f32`, `bf16` or `int8`.
     precision: String,
     /// Number of images in a run.
     batch: usize,
@@ -185,7 +185,10 @@ impl BenchArgs {
                 "{file}: --training needs an experiment file (.toml)"
             ))
         } else if model.precision != Precision::Float {
-            Some("--precision int8: training computes with 32-bit floats only".to_owned())
+            let precision = model.precision;
+            Some(format!(
+                "--precision {precision}: training computes with 32-bit floats only"
+            ))
         } else {
             None
         };

@@ -91,7 +91,7 @@ struct CheckReport {
     found: Machine,
     /// Device of the computation, as `--device` names it.
     device: String,
-    /// Arithmetic of the encoder, `f32` or `int8`.
+    /// Arithmetic of the encoder: `f32`, `bf16` or `int8`.
     precision: String,
     /// Every method at every size.
     cases: Vec<CaseReport>,

@@ -98,6 +98,11 @@ pub(super) fn open_segmenter(
 /// more.
 pub(crate) fn warn_of_assumptions(model: &LoadedModel) {
     warn_of_files(&model.weights);
+    if model.precision.is_emulated() {
+        print_notice!(
+            "warning: this processor has no instructions for bf16: the results are the same, in the time of --precision f32"
+        );
+    }
     if let Some(unverified) = &model.unverified_base {
         print_notice!("warning: {unverified}");
     }

@@ -5,9 +5,10 @@
 //! So every [`GROUP`] of inputs of a row has its own range, from its minimum (at most 0) to its maximum (at least 0): x
 //! ≈ r·(p − z), p from 0 to 255. A large channel reduces the precision of its own group only.
 
-use rayon::prelude::*;
-
-use crate::level::{Level, dispatched};
+use crate::{
+    level::{Level, dispatched},
+    matrix::MatrixMut,
+};
 
 /// Number of inputs that share a scale: a multiple of 4 and of 16, and small enough that a sum of products of bytes
 /// with weights, each at most 255 · 127, stays below 2²⁴, up to where floats represent every whole number.
@@ -17,9 +18,6 @@ const _: () = assert!(GROUP.is_multiple_of(16) && GROUP * 255 * 127 < 1 << 24);
 
 /// Maximum integer of a weight.
 const GREATEST: f32 = 127.0;
-
-/// Approximate number of values that a thread rounds at a time.
-const PIECE: usize = 32 * 1024;
 
 /// The scales of weights, one per output.
 pub(crate) struct WeightScales(Vec<f32>);
@@ -49,6 +47,7 @@ impl WeightScales {
 }
 
 /// Rows of rounded activations.
+#[derive(Debug, Default)]
 pub(crate) struct RoundedRows<T> {
     /// `[rows, stride]`: p as bytes, or p − z as 16-bit integers. Padding after a row's last value is multiplied with
     /// weights of zero.
@@ -63,61 +62,54 @@ pub(crate) struct RoundedRows<T> {
     pub(crate) zeros: Vec<i32>,
 }
 
-impl RoundedRows<i16> {
-    /// Rounds rows of `length` values, for kernels that read two values at a time.
-    pub(crate) fn pairs(x: &[f32], length: usize, level: Level) -> Self {
-        let round = |x: &[f32], out: &mut [i16], scales: &mut [f32], zeros: &mut [i32]| {
-            pair_row(level, x, out, scales, zeros);
+/// A block of rounded rows to write: some rows, some of their groups.
+pub(crate) struct RoundedBlock<'a, T> {
+    values: MatrixMut<'a, T>,
+    scales: MatrixMut<'a>,
+    zeros: MatrixMut<'a, i32>,
+}
+
+impl<T: Copy + Default> RoundedRows<T> {
+    /// Makes room for rows of `length` values, whose stride is a multiple of `unit`.
+    pub(crate) fn resize(&mut self, rows: usize, length: usize, unit: usize) {
+        self.stride = length.next_multiple_of(unit);
+        self.groups = length.div_ceil(GROUP);
+        self.values.resize(rows * self.stride, T::default());
+        self.scales.resize(rows * self.groups, 0.0);
+        self.zeros.resize(rows * self.groups, 0);
+    }
+
+    /// Returns blocks of `columns` values, a multiple of [`GROUP`] unless it is a whole row, by `rows` rows: first the
+    /// blocks of the first columns.
+    pub(crate) fn blocks(&mut self, columns: usize, rows: usize) -> Vec<RoundedBlock<'_, T>> {
+        let values = MatrixMut::new(&mut self.values, self.stride).blocks(columns, rows);
+        let notes = columns.div_ceil(GROUP);
+        let scales = MatrixMut::new(&mut self.scales, self.groups).blocks(notes, rows);
+        let zeros = MatrixMut::new(&mut self.zeros, self.groups).blocks(notes, rows);
+        let blocks = values.into_iter().zip(scales).zip(zeros);
+        let block = |((values, scales), zeros)| RoundedBlock {
+            values,
+            scales,
+            zeros,
         };
-        Self::round(x, length, length.next_multiple_of(2), round)
+        blocks.map(block).collect()
+    }
+}
+
+impl RoundedBlock<'_, i16> {
+    /// Rounds a row for kernels that read two values at a time.
+    pub(crate) fn round(&mut self, level: Level, row: usize, x: &[f32]) {
+        let notes = (self.scales.row(row), self.zeros.row(row));
+        pair_row(level, x, self.values.row(row), notes.0, notes.1);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-impl RoundedRows<u8> {
-    /// Rounds rows of `length` values, for kernels that read four values at a time.
-    pub(crate) fn bytes(x: &[f32], length: usize, level: Level) -> Self {
-        let round = |x: &[f32], out: &mut [u8], scales: &mut [f32], zeros: &mut [i32]| {
-            byte_row(level, x, out, scales, zeros);
-        };
-        Self::round(x, length, length.next_multiple_of(4), round)
-    }
-}
-
-impl<T: Copy + Default + Send> RoundedRows<T> {
-    /// Rounds every row with `round`, which takes values, their integers, and the groups' scales and zero points.
-    fn round(
-        x: &[f32],
-        length: usize,
-        stride: usize,
-        round: impl Fn(&[f32], &mut [T], &mut [f32], &mut [i32]) + Sync,
-    ) -> Self {
-        let rows = x.len() / length.max(1);
-        let groups = length.div_ceil(GROUP);
-        let mut rounded = Self {
-            values: vec![T::default(); rows * stride],
-            stride,
-            groups,
-            scales: vec![0.0; rows * groups],
-            zeros: vec![0; rows * groups],
-        };
-        if rows == 0 {
-            return rounded;
-        }
-        let piece = (PIECE / length).max(1);
-        let notes = rounded.scales.par_chunks_mut(piece * groups);
-        let notes = notes.zip(rounded.zeros.par_chunks_mut(piece * groups));
-        let values = rounded.values.par_chunks_mut(piece * stride);
-        let parts = values.zip(notes).zip(x.par_chunks(piece * length));
-        parts.for_each(|((values, (scales, zeros)), x)| {
-            let notes = scales.chunks_exact_mut(groups);
-            let notes = notes.zip(zeros.chunks_exact_mut(groups));
-            let rows = values.chunks_exact_mut(stride).zip(x.chunks_exact(length));
-            for ((values, x), (scales, zeros)) in rows.zip(notes) {
-                round(x, &mut values[..length], scales, zeros);
-            }
-        });
-        rounded
+impl RoundedBlock<'_, u8> {
+    /// Rounds a row for kernels that read four values at a time.
+    pub(crate) fn round(&mut self, level: Level, row: usize, x: &[f32]) {
+        let notes = (self.scales.row(row), self.zeros.row(row));
+        byte_row(level, x, self.values.row(row), notes.0, notes.1);
     }
 }
 

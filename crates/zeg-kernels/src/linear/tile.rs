@@ -5,14 +5,28 @@
 //! 16 registers, and 4 by 8 where only the compiler's own vectors are available. A sum runs over the inputs in order,
 //! regardless of its tile.
 //!
-//! This file is longer than others, because it keeps the kernels of all levels and number types beside the checks that
-//! their pointers rely on.
+//! This file holds the checks that the kernels' pointers rely on; the kernels are in the modules `floats`,
+//! `halves` and `integers`.
 //!
 //! Panels of floats are `[in][columns]`. Panels of 8-bit weights are `[in / 4][columns][4]` bytes for the instruction
-//! that sums four products of bytes (VNNI), and `[in / 2][columns][2]` 16-bit integers elsewhere.
+//! that sums four products of bytes (VNNI), and `[in / 2][columns][2]` 16-bit integers elsewhere. Panels of bf16 are
+//! `[in / 2][columns][2]`.
 
 use super::quantized::GROUP;
 use crate::level::{Instructions, Level};
+use floats::portable_floats;
+#[cfg(target_arch = "x86_64")]
+use floats::{avx2_floats, avx2_narrow_floats, avx512_floats, avx512_narrow_floats};
+#[cfg(target_arch = "x86_64")]
+use halves::{avx512_halves, avx512_narrow_halves};
+use integers::portable_pairs;
+#[cfg(target_arch = "x86_64")]
+use integers::{avx2_pairs, avx512_bytes};
+
+mod floats;
+#[cfg(target_arch = "x86_64")]
+mod halves;
+mod integers;
 
 /// Most values in a tile at any level.
 pub(crate) const TILE: usize = 8 * 48;
@@ -32,7 +46,7 @@ impl TileShape {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => (4, 24),
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => (8, 48),
+            Instructions::Avx512 | Instructions::Avx512Bf16 => (8, 48),
         };
         Self { rows, columns }
     }
@@ -46,7 +60,7 @@ impl TileShape {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => (6, 16),
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => (6, 64),
+            Instructions::Avx512 | Instructions::Avx512Bf16 => (6, 64),
         };
         if columns.next_multiple_of(other) < columns.next_multiple_of(usual.columns) {
             Self {
@@ -63,7 +77,7 @@ impl TileShape {
         let (rows, columns) = match level.instructions() {
             Instructions::Portable => (4, 8),
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 | Instructions::Avx512 => (4, 24),
+            Instructions::Avx2 | Instructions::Avx512 | Instructions::Avx512Bf16 => (4, 24),
         };
         Self { rows, columns }
     }
@@ -216,12 +230,12 @@ pub(crate) fn floats(
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Instructions::Avx512, 48) => unsafe {
+        (Instructions::Avx512 | Instructions::Avx512Bf16, 48) => unsafe {
             by_rows!(avx512_floats, rows, rows, panel, depth, out, stride);
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Instructions::Avx512, 64) => unsafe {
+        (Instructions::Avx512 | Instructions::Avx512Bf16, 64) => unsafe {
             by_rows!(avx512_narrow_floats, rows, rows, panel, depth, out, stride);
         },
         (instructions, columns) => {
@@ -250,16 +264,58 @@ pub(crate) fn pairs(level: Level, x: Integers<'_, i16>, panel: &[i16], out: &mut
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level says that this machine has the instructions. The kernel reads `2 · depth` values of each
         // of its rows, no more than `rows.count`, and `depth` lines of the panel: both were checked above.
-        Instructions::Avx2 | Instructions::Avx512 => unsafe {
+        Instructions::Avx2 | Instructions::Avx512 | Instructions::Avx512Bf16 => unsafe {
             by_four_rows!(avx2_pairs, rows, x, panel, depth, out);
         },
+    }
+}
+
+/// Writes rows · panel to `out` as [`floats()`] does, for bf16 in pairs; see the module `halves` for the order of a sum.
+///
+/// # Panics
+/// Panics as [`floats()`] does, or if the level has no instruction for bf16 ([`Level::has_bf16`]).
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn halves(
+    level: Level,
+    shape: TileShape,
+    rows: Rows<'_, u16>,
+    panel: &[u16],
+    (out, stride): (&mut [f32], usize),
+) {
+    let depth = panel.len() / (2 * shape.columns);
+    assert!(
+        rows.count <= shape.rows && rows.step == 1,
+        "{} rows, {} apart, exceed a tile",
+        rows.count,
+        rows.step
+    );
+    rows.check(2 * depth);
+    Rows::new(out, stride, rows.count).check(shape.columns);
+    match (level.instructions(), shape.columns) {
+        // SAFETY: here and below, the level says that this machine has the instructions. The kernel reads `2 · depth`
+        // values of each of its rows, no more than `rows.count`, and `depth` lines of the panel, and writes as many
+        // rows of a line's length to `out`: all were checked above.
+        (Instructions::Avx512Bf16, 48) => unsafe {
+            by_rows!(avx512_halves, rows, rows, panel, depth, out, stride);
+        },
+        // SAFETY: as above.
+        (Instructions::Avx512Bf16, 64) => unsafe {
+            by_rows!(avx512_narrow_halves, rows, rows, panel, depth, out, stride);
+        },
+        (instructions, columns) => {
+            unreachable!("{instructions:?} has no tile of bf16 with {columns} columns")
+        }
     }
 }
 
 /// Returns whether [`bytes`] can run at a level.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_bytes(level: Level) -> bool {
-    level.instructions() == Instructions::Avx512 && is_x86_feature_detected!("avx512vnni")
+    match level.instructions() {
+        Instructions::Avx512Bf16 => true,
+        Instructions::Avx512 => is_x86_feature_detected!("avx512vnni"),
+        _ => false,
+    }
 }
 
 /// Writes rows · panel to `out`, whose rows are as long as the tile, for unsigned bytes with signed ones, in fours. The
@@ -289,253 +345,4 @@ pub(crate) fn bytes(x: Integers<'_, u8>, panel: &[i8], sums: &[f32], out: &mut [
     // SAFETY: the machine has the instructions. The kernel reads `4 · depth` values of each of its rows, no more than
     // `rows.count`, `depth` lines of the panel and `x.groups` lines of the sums: all were checked above.
     unsafe { by_rows!(avx512_bytes, rows, x, panel, sums, depth, out) }
-}
-
-fn portable_floats<const M: usize>(
-    rows: Rows<'_, f32>,
-    panel: &[f32],
-    out: &mut [f32],
-    stride: usize,
-) {
-    const COLUMNS: usize = 8;
-    let mut sums = [[0.0_f32; COLUMNS]; M];
-    for (index, weights) in panel.as_chunks::<COLUMNS>().0.iter().enumerate() {
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let x = rows.values[row * rows.stride + index * rows.step];
-            for (sum, &weight) in sums.iter_mut().zip(weights) {
-                *sum =
-                    crate::math::multiply_add::<{ cfg!(target_arch = "aarch64") }>(x, weight, *sum);
-            }
-        }
-    }
-    for (row, sums) in sums.iter().enumerate() {
-        out[row * stride..][..COLUMNS].copy_from_slice(sums);
-    }
-}
-
-fn portable_pairs<const M: usize>(x: Integers<'_, i16>, panel: &[i16], out: &mut [f32; TILE]) {
-    const COLUMNS: usize = 8;
-    let mut scaled = [[0.0_f32; COLUMNS]; M];
-    for (group, lines) in panel.chunks(GROUP * COLUMNS).enumerate() {
-        let mut sums = [[0_i32; COLUMNS]; M];
-        for (index, weights) in lines.as_chunks::<{ 2 * COLUMNS }>().0.iter().enumerate() {
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let first = row * x.rows.stride + group * GROUP + 2 * index;
-                let pair = &x.rows.values[first..first + 2];
-                let (first, second) = (i32::from(pair[0]), i32::from(pair[1]));
-                for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<2>().0) {
-                    *sum += first * i32::from(weights[0]) + second * i32::from(weights[1]);
-                }
-            }
-        }
-        for (row, (scaled, sums)) in scaled.iter_mut().zip(sums).enumerate() {
-            let scale = x.scales[row * x.groups + group];
-            for (scaled, sum) in scaled.iter_mut().zip(sums) {
-                *scaled += sum as f32 * scale;
-            }
-        }
-    }
-    for (out, scaled) in out.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(scaled) {
-        *out = scaled;
-    }
-}
-
-/// Defines the kernel of floats of a level.
-#[cfg(target_arch = "x86_64")]
-macro_rules! float_kernel {
-    ($name:ident, $features:literal, $lanes:literal, $vectors:literal, $load:ident, $store:ident, $splat:ident, $zero:ident, $multiply_add:ident) => {
-        /// # Safety
-        /// `M ≤ rows.count`, each row has `depth` values in its slice (`Rows::check`), `panel` has `depth` lines, and
-        /// `M` rows of a line's length, `stride` apart, fit `out`.
-        #[target_feature(enable = $features)]
-        unsafe fn $name<const M: usize>(
-            rows: Rows<'_, f32>,
-            panel: &[f32],
-            depth: usize,
-            out: &mut [f32],
-            stride: usize,
-        ) {
-            use std::arch::x86_64::{$load, $multiply_add, $splat, $store, $zero};
-            const LANES: usize = $lanes;
-            const VECTORS: usize = $vectors;
-
-            let mut sums = [[$zero(); VECTORS]; M];
-            let values = rows.values.as_ptr();
-            let mut line = panel.as_ptr();
-            for index in 0..depth {
-                // SAFETY: `index < depth`: this line of the panel and this value of each of the `M` rows exist.
-                unsafe {
-                    let mut weights = [$zero(); VECTORS];
-                    for (vector, weights) in weights.iter_mut().enumerate() {
-                        *weights = $load(line.add(vector * LANES));
-                    }
-                    for (row, sums) in sums.iter_mut().enumerate() {
-                        let x = $splat(*values.add(row * rows.stride + index * rows.step));
-                        for (sum, &weights) in sums.iter_mut().zip(&weights) {
-                            *sum = $multiply_add(x, weights, *sum);
-                        }
-                    }
-                    line = line.add(VECTORS * LANES);
-                }
-            }
-            let out = out.as_mut_ptr();
-            for (row, sums) in sums.iter().enumerate() {
-                for (vector, sum) in sums.iter().enumerate() {
-                    // SAFETY: `row < M`: these values of `out` exist.
-                    unsafe { $store(out.add(row * stride + vector * LANES), *sum) };
-                }
-            }
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-float_kernel! {
-    avx512_floats, "avx512f", 16, 3,
-    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
-}
-
-#[cfg(target_arch = "x86_64")]
-float_kernel! {
-    avx512_narrow_floats, "avx512f", 16, 4,
-    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
-}
-
-#[cfg(target_arch = "x86_64")]
-float_kernel! {
-    avx2_narrow_floats, "avx2,fma", 8, 2,
-    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_fmadd_ps
-}
-
-#[cfg(target_arch = "x86_64")]
-float_kernel! {
-    avx2_floats, "avx2,fma", 8, 3,
-    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_fmadd_ps
-}
-
-/// # Safety
-/// `M ≤ x.rows.count`, each row has `2 · depth` values in its slice (`Integers::check`), and `panel` has `depth` lines.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn avx2_pairs<const M: usize>(
-    x: Integers<'_, i16>,
-    panel: &[i16],
-    depth: usize,
-    out: &mut [f32; TILE],
-) {
-    use std::arch::x86_64::{
-        _mm256_add_epi32, _mm256_add_ps, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-        _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
-        _mm256_storeu_ps,
-    };
-    /// Number of sums in a register.
-    const LANES: usize = 8;
-    const VECTORS: usize = 3;
-
-    let (values, stride) = (x.rows.values.as_ptr(), x.rows.stride);
-    let mut line = panel.as_ptr();
-    out[..M * VECTORS * LANES].fill(0.0);
-    for (group, first) in (0..depth).step_by(GROUP / 2).enumerate() {
-        let mut sums = [[_mm256_setzero_si256(); VECTORS]; M];
-        for index in first..depth.min(first + GROUP / 2) {
-            // SAFETY: `index < depth`: this line of the panel and this pair of each of the `M` rows exist.
-            unsafe {
-                let mut weights = [_mm256_setzero_si256(); VECTORS];
-                for (vector, weights) in weights.iter_mut().enumerate() {
-                    *weights = _mm256_loadu_si256(line.add(vector * 2 * LANES).cast());
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let pair = values.add(row * stride + 2 * index).cast::<[u8; 4]>();
-                    let pair = _mm256_set1_epi32(i32::from_ne_bytes(pair.read()));
-                    for (sum, &weights) in sums.iter_mut().zip(&weights) {
-                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, weights));
-                    }
-                }
-                line = line.add(VECTORS * 2 * LANES);
-            }
-        }
-        let rows = out.as_chunks_mut::<{ VECTORS * LANES }>().0.iter_mut();
-        for (row, (out, sums)) in rows.zip(sums).enumerate() {
-            let scale = _mm256_set1_ps(x.scales[row * x.groups + group]);
-            for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-                let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
-                // SAFETY: `out` is an array of as many floats.
-                unsafe {
-                    let before = _mm256_loadu_ps(out.as_ptr());
-                    _mm256_storeu_ps(out.as_mut_ptr(), _mm256_add_ps(before, scaled));
-                }
-            }
-        }
-    }
-}
-
-/// # Safety
-/// `M ≤ x.rows.count`, each row has `4 · depth` values in its slice (`Integers::check`), `panel` has `depth` lines, and
-/// `sums` has one line per group.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn avx512_bytes<const M: usize>(
-    x: Integers<'_, u8>,
-    panel: &[i8],
-    sums_of_weights: &[f32],
-    depth: usize,
-    out: &mut [f32; TILE],
-) {
-    use std::arch::x86_64::{
-        _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fnmadd_ps, _mm512_loadu_ps,
-        _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-        _mm512_setzero_si512, _mm512_storeu_ps,
-    };
-    /// Number of sums in a register.
-    const LANES: usize = 16;
-    const VECTORS: usize = 3;
-
-    let (values, stride) = (x.rows.values.as_ptr(), x.rows.stride);
-    let mut line = panel.as_ptr();
-    out[..M * VECTORS * LANES].fill(0.0);
-    for (group, first) in (0..depth).step_by(GROUP / 4).enumerate() {
-        let mut sums = [[_mm512_setzero_si512(); VECTORS]; M];
-        for index in first..depth.min(first + GROUP / 4) {
-            // SAFETY: `index < depth`: this line of the panel and these four values of each of the `M` rows exist.
-            unsafe {
-                let mut weights = [_mm512_setzero_si512(); VECTORS];
-                for (vector, weights) in weights.iter_mut().enumerate() {
-                    *weights = _mm512_loadu_si512(line.add(vector * 4 * LANES).cast());
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let four = values.add(row * stride + 4 * index).cast::<[u8; 4]>();
-                    let four = _mm512_set1_epi32(i32::from_ne_bytes(four.read()));
-                    for (sum, &weights) in sums.iter_mut().zip(&weights) {
-                        *sum = _mm512_dpbusd_epi32(*sum, four, weights);
-                    }
-                }
-                line = line.add(VECTORS * 4 * LANES);
-            }
-        }
-        let mut of_weights = [_mm512_setzero_ps(); VECTORS];
-        for (vector, of_weights) in of_weights.iter_mut().enumerate() {
-            let first = (group * VECTORS + vector) * LANES;
-            // SAFETY: `sums_of_weights` has a line for this group.
-            *of_weights = unsafe { _mm512_loadu_ps(sums_of_weights.as_ptr().add(first)) };
-        }
-        let rows = out.as_chunks_mut::<{ VECTORS * LANES }>().0.iter_mut();
-        for (row, (out, sums)) in rows.zip(sums).enumerate() {
-            let note = row * x.groups + group;
-            let (scale, zero) = (
-                _mm512_set1_ps(x.scales[note]),
-                _mm512_set1_ps(x.zeros[note] as f32),
-            );
-            let outs = out.as_chunks_mut::<LANES>().0.iter_mut();
-            for ((out, sum), &of_weights) in outs.zip(sums).zip(&of_weights) {
-                // Whole numbers below 2²⁴ ([`GROUP`]): exact in floats.
-                let sum = _mm512_fnmadd_ps(zero, of_weights, _mm512_cvtepi32_ps(sum));
-                let scaled = _mm512_mul_ps(sum, scale);
-                // SAFETY: `out` is an array of as many floats.
-                unsafe {
-                    let before = _mm512_loadu_ps(out.as_ptr());
-                    _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(before, scaled));
-                }
-            }
-        }
-    }
 }

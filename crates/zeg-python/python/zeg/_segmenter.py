@@ -58,7 +58,8 @@ class Segmenter:
         - ``weights``: weights of the frozen encoder, if they are not where the checkpoint says
         - ``method``: training-free method for plain CLIP weights
         - ``templates``: prompt templates by name or file
-        - ``precision``: ``"f32"``, or ``"int8"``, which is faster and slightly less exact
+        - ``precision``: ``"f32"``; ``"bf16"`` and ``"int8"`` are faster and slightly less exact;
+          ``"auto"``: bf16 on processors that gain from it, else f32
         - ``activation``, ``heads``: what no file beside CLIP weights states: ``"gelu"``; ``16`` or ``(16, 12)``
         - ``inference``: changes such as ``{"short_side": 448, "crop": 448, "stride": 224, "mode": "whole"}``
         - ``threads``: threads for this model alone; ``None`` shares one for each core with other models, unless the

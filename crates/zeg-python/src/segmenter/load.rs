@@ -107,9 +107,11 @@ fn settings_error(reason: String) -> anyhow::Error {
 fn precision(name: &str) -> anyhow::Result<Precision> {
     match name {
         "f32" => Ok(Precision::Float),
+        "bf16" => Ok(Precision::Bf16),
         "int8" => Ok(Precision::Int8),
+        "auto" => Ok(Precision::automatic()),
         _ => Err(settings_error(format!(
-            "precision={name:?}; known are \"f32\" and \"int8\""
+            "precision={name:?}; known are \"f32\", \"bf16\", \"int8\" and \"auto\""
         ))),
     }
 }

@@ -50,7 +50,7 @@ pub(super) struct BenchTable {
     device: String,
     /// Number of threads.
     threads: usize,
-    /// Arithmetic of the encoder, `f32` or `int8`.
+    /// Arithmetic of the encoder: `f32`, `bf16` or `int8`.
     precision: String,
     /// Number of measured runs of each model.
     runs: usize,
