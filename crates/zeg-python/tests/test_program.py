@@ -119,3 +119,25 @@ def test_evaluation_returns_the_json_of_the_program(trained):
     printed = json.loads(program("eval", document["model"], *options, "--json").stdout)
     assert found == printed
     assert 0 <= found["p_acc"] <= 100
+
+
+def test_export_writes_the_file_of_the_program(tmp_path):
+    document = zeg.export("mini", classes=CLASSES, output=tmp_path / "package.onnx", size=64)
+    assert document["command"] == "export" and document["classes"] == CLASSES.split(",")
+    done = program("export", "mini", "--classes", CLASSES, "--size", 64, "-o", tmp_path / "program.onnx")
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "package.onnx").read_bytes()
+    assert len(written) > 100_000
+    assert written == (tmp_path / "program.onnx").read_bytes()
+
+
+def test_export_refuses_what_the_program_refuses(tmp_path):
+    target = tmp_path / "taken.onnx"
+    target.write_bytes(b"kept")
+    with pytest.raises(zeg.CommandError) as caught:
+        zeg.export("mini", output=target)
+    assert caught.value.hint and target.read_bytes() == b"kept"
+    with pytest.raises(zeg.CommandError) as caught:
+        zeg.export("mini", output=tmp_path / "other.onnx", size=64, dynamic_size=True)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "other.onnx").exists()

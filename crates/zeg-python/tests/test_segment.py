@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -212,3 +213,23 @@ def test_supervision_gets_one_mask_for_each_class(segmenter):
     found = result.to_supervision()
     assert found.mask.sum() == 64 * 80
     assert list(found.data["class_name"]) == [result.names[label] for label in found.class_id]
+    for mask, label, confidence, box in zip(found.mask, found.class_id, found.confidence, found.xyxy):
+        assert (mask == (result.labels == label)).all()
+        assert confidence == pytest.approx(result.confidence[mask].mean())
+        rows, columns = np.nonzero(mask)
+        assert list(box[:2]) == [columns.min(), rows.min()]
+
+
+def test_supervision_gets_nothing_where_no_pixel_has_a_label(segmenter):
+    pytest.importorskip("supervision")
+    result = segmenter.segment(stripes(7), CLASSES)
+    result.labels[:] = zeg.UNLABELLED
+    assert len(result.to_supervision()) == 0
+
+
+def test_a_missing_supervision_is_an_import_error(segmenter, monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    result = segmenter.segment(stripes(7), CLASSES)
+    with pytest.raises(zeg.NotInstalledError, match="supervision") as caught:
+        result.to_supervision()
+    assert isinstance(caught.value, ImportError) and "pip install supervision" in caught.value.hint

@@ -6,7 +6,7 @@
 'training-free (combined)'
 """
 
-from zeg._commands import evaluate, info, segment_files, train
+from zeg._commands import evaluate, export, info, segment_files, train
 from zeg._errors import (
     ClassError,
     CommandError,
@@ -46,6 +46,7 @@ __all__ = [
     "ZegWarning",
     "__version__",
     "evaluate",
+    "export",
     "info",
     "merge_coco",
     "segment_files",

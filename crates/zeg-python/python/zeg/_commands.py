@@ -35,6 +35,19 @@ def evaluate(models: Path | Iterable[Path], *, quiet: bool = True, **options: An
     return _run("eval", several, {"quiet": quiet, **options})
 
 
+def export(path_or_name: Path, *, quiet: bool = True, **options: Any) -> dict[str, Any]:
+    """Writes a model as ONNX, for other runtimes and browsers.
+
+    - ``path_or_name``: a checkpoint, CLIP weights, or a name of ``zeg models``
+    - ``options``: those of ``zeg export``, with ``_`` for ``-``: ``output="model.onnx"``, ``classes="dog, sofa|couch"``,
+      ``size=512`` or ``dynamic_size=True``, ``precision="f16"``, ``split="encoder,head"``
+    - ``quiet``: ``False`` shows progress on standard error
+
+    Returns the JSON of ``zeg export``, which names the files. Raises ``CommandError`` where the program ends with an error.
+    """
+    return _run("export", [path_or_name], {"quiet": quiet, **options})
+
+
 def train(
     config: Path,
     *,
