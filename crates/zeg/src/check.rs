@@ -214,16 +214,24 @@ impl Scores {
 
 /// Returns the largest difference over the root mean square of `plain`; `None` if shapes differ or a value is not
 /// finite.
+///
+/// Mask scores are probabilities, most of them nearly 0, so that their root mean square says little about those that
+/// decide. Differences of these are divided by the largest.
 fn deviation(found: &Scores, plain: &Scores) -> Option<f64> {
     let lengths = |scores: &Scores| scores.0.iter().map(Vec::len).collect::<Vec<_>>();
     if lengths(found) != lengths(plain) {
         return None;
     }
     let mut most = 0.0_f64;
-    for (found, plain) in found.0.iter().zip(&plain.0) {
-        let squares: f64 = plain.iter().map(|&v| f64::from(v).powi(2)).sum();
-        let rms = (squares / plain.len().max(1) as f64).sqrt();
-        let unit = if rms == 0.0 { 1.0 } else { rms };
+    for (row, (found, plain)) in found.0.iter().zip(&plain.0).enumerate() {
+        let size = if row == 0 {
+            let squares: f64 = plain.iter().map(|&v| f64::from(v).powi(2)).sum();
+            (squares / plain.len().max(1) as f64).sqrt()
+        } else {
+            let largest = |most: f32, v: &f32| most.max(v.abs());
+            f64::from(plain.iter().fold(0.0, largest))
+        };
+        let unit = if size == 0.0 { 1.0 } else { size };
         for (&found, &plain) in found.iter().zip(plain) {
             let difference = (f64::from(found) - f64::from(plain)).abs() / unit;
             if !difference.is_finite() {
