@@ -64,7 +64,7 @@ mod tests {
             (1.003_906_2, 0x3f80), // halfway: to even
             (1.011_718_8, 0x3f82), // halfway: to even
             (1.004, 0x3f81),
-            (-3.141_592_7, 0xc049),
+            (-std::f32::consts::PI, 0xc049),
             (f32::MAX, 0x7f80),
             (f32::INFINITY, 0x7f80),
             (f32::NEG_INFINITY, 0xff80),

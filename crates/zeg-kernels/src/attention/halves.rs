@@ -246,7 +246,9 @@ mod kernels {
             let row = &mut row[..tokens];
             let mut scale = scale;
             if !mask.is_empty() {
-                row.iter_mut().for_each(|value| *value *= scale);
+                for value in row.iter_mut() {
+                    *value *= scale;
+                }
                 add_mask(row, mask, index);
                 scale = 1.0;
             }
