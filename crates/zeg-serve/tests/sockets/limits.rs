@@ -184,12 +184,7 @@ fn memory_for_uploads_is_bounded() {
     let mut holder = server.connect();
     let start = [head(901 << 10).into_bytes(), vec![b' '; 900 << 10]].concat();
     holder.write_all(&start).unwrap();
-    thread::sleep(Duration::from_millis(200));
-    let text = server.get("/metrics").text();
-    assert!(
-        text.contains(&format!("zeg_upload_bytes {}", 901 << 10)),
-        "{text}"
-    );
+    wait_for_metric(&server, &format!("zeg_upload_bytes {}\n", 901 << 10));
     let answer = server.raw(
         [head(500 << 10).into_bytes(), vec![b' '; 500 << 10]]
             .concat()
@@ -198,6 +193,18 @@ fn memory_for_uploads_is_bounded() {
     answer.assert_problem(429, "queue-full");
     assert_eq!(answer.header("retry-after"), Some("1"));
     drop(holder);
-    thread::sleep(Duration::from_millis(300));
-    assert!(server.get("/metrics").text().contains("zeg_upload_bytes 0"));
+    wait_for_metric(&server, "zeg_upload_bytes 0\n");
+}
+
+/// Waits until the server's metrics hold a line; bytes arrive when the machine has time for them.
+fn wait_for_metric(server: &Server, line: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let text = server.get("/metrics").text();
+        if text.contains(line) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no {line:?} in {text}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
