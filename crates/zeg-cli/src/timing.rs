@@ -161,7 +161,8 @@ pub fn training(
     (settings.batch, settings.micro_batch) = (batch, Some(micro_batch));
     let classes = classes(experiment)?;
     let supervision = supervision(&settings, &classes)?;
-    let (model, _) = config.build(&weights, &device, 0)?;
+    let frozen = settings.precision.of_frozen();
+    let (model, _) = config.build_frozen_in(&weights, &device, 0, frozen)?;
     let text = text(supervision.names().len(), model.embed_dim(), &device);
     drop(weights);
     let mut trainer = Trainer::new(recipe, &*config, model, settings, supervision, text)?;

@@ -193,6 +193,32 @@ fn a_resumed_run_is_the_same_run() {
     assert_eq!(losses(&world, "straight"), losses(&world, "stopped"));
 }
 
+/// Training in bf16 is nearly training in floats, and the same whatever the number of threads.
+#[test]
+fn training_in_bf16_follows_training_in_floats() {
+    let world = World::new();
+    let train = |run: &str, more: &[&str]| {
+        world.train(run).args(more).assert().success();
+        let losses = losses(&world, run);
+        let losses = losses.iter().map(|line| line["loss"].as_f64().unwrap());
+        losses.collect::<Vec<_>>()
+    };
+    let bf16 = ["--set", "training.precision=bf16"];
+    let floats = train("floats", &[]);
+    let rounded = train("rounded", &bf16);
+    assert_ne!(floats, rounded, "nothing was rounded");
+    for (step, (float, rounded)) in floats.iter().zip(&rounded).enumerate() {
+        assert!(
+            (float - rounded).abs() <= 0.02 * float,
+            "step {step}: {rounded} is not {float}"
+        );
+    }
+    let one = train("one-thread", &[&bf16[..], &["--threads", "1"]].concat());
+    assert_eq!(rounded, one);
+    let model = |run: &str| file(&world, &format!("{run}/model.safetensors"));
+    assert!(model("rounded") == model("one-thread"), "the bytes differ");
+}
+
 #[test]
 fn a_frozen_encoder_trains_on_cached_copies_and_micro_batches_do_not_change_the_result() {
     let world = World::new();

@@ -82,7 +82,7 @@ fn packed(inputs: usize, outputs: usize, precision: Precision) -> Arc<PackedLine
 
 fn both_ways(inputs: usize, outputs: usize) -> Arc<PackedLinear> {
     let weight = numbers(inputs * outputs, 0.05);
-    let layer = PackedLinear::with_gradient(&weight, &numbers(outputs, 0.05));
+    let layer = PackedLinear::with_gradient(&weight, &numbers(outputs, 0.05), Precision::Float);
     Arc::new(layer)
 }
 

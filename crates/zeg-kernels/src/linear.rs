@@ -185,14 +185,15 @@ impl PackedLinear {
         }
     }
 
-    /// Packs a frozen layer that has something trained before it: in 32-bit floats, for both directions.
+    /// Packs a frozen layer that has something trained before it, for both directions: gradients are rounded as
+    /// activations are, and sums are of 32-bit floats.
     ///
     /// # Panics
     /// Panics as [`PackedLinear::new`] does, or if there are no inputs.
-    pub fn with_gradient(weight: &[f32], bias: &[f32]) -> Self {
-        let forward = Self::new(weight, bias, Precision::Float);
+    pub fn with_gradient(weight: &[f32], bias: &[f32], precision: Precision) -> Self {
+        let forward = Self::new(weight, bias, precision);
         let transposed = transposed(weight, forward.inputs);
-        let backward = Self::new(&transposed, &vec![0.0; forward.inputs], Precision::Float);
+        let backward = Self::new(&transposed, &vec![0.0; forward.inputs], precision);
         Self {
             backward: Some(Box::new(backward)),
             ..forward

@@ -171,7 +171,8 @@ fn the_gradient_of_a_packed_block_agrees_with_plain_tensors() {
             ([1, 150, 64], 256, 4),
         ] {
             let plain = Plain::new(shape[2], hidden, heads, &device);
-            let packed = plain.packed_as(PackedLinear::with_gradient);
+            let packed =
+                plain.packed_as(|w, b| PackedLinear::with_gradient(w, b, Precision::Float));
             let x = tensor(shape, 20, &device);
             for mask in [None, Some(causal(shape[1], &device))] {
                 let what = format!("{level:?} {shape:?} {}", mask.is_some());
@@ -186,6 +187,28 @@ fn the_gradient_of_a_packed_block_agrees_with_plain_tensors() {
     });
 }
 
+/// Rounding to bf16 is off by at most 2⁻⁹ of every factor, and the sums are of 32-bit floats.
+#[test]
+fn gradients_in_bf16_stay_close_to_those_in_floats() {
+    let device = Device::flex().autodiff();
+    at_every_level(|level| {
+        for (shape, hidden, heads) in [([2, 5, 24], 96, 3), ([1, 150, 64], 256, 4)] {
+            let plain = Plain::new(shape[2], hidden, heads, &device);
+            let pack = |precision| {
+                plain.packed_as(move |w, b| PackedLinear::with_gradient(w, b, precision))
+            };
+            let (exact, rounded) = (pack(Precision::Float), pack(Precision::Bf16));
+            let x = tensor(shape, 20, &device);
+            let expected = with_gradients([x.clone()], |[x]| exact.forward(x, None));
+            let found = with_gradients([x], |[x]| rounded.forward(x, None));
+            let what = format!("{level:?} {shape:?}");
+            assert_close(&found.0, &expected.0, 0.03, &what);
+            assert_close(&found.1[0], &expected.1[0], 0.03, &what);
+            assert_ne!(found.1[0], expected.1[0], "{what}: nothing was rounded");
+        }
+    });
+}
+
 #[test]
 fn the_gradient_of_a_packed_layer_agrees_with_plain_tensors() {
     let device = Device::flex().autodiff();
@@ -193,7 +216,11 @@ fn the_gradient_of_a_packed_layer_agrees_with_plain_tensors() {
         for (inputs, outputs) in [(1, 1), (7, 50), (33, 97), (64, 192)] {
             let weight = tensor([outputs, inputs], 1, &device);
             let bias = tensor([outputs], 2, &device);
-            let layer = PackedLinear::with_gradient(&host(weight.clone()), &host(bias.clone()));
+            let layer = PackedLinear::with_gradient(
+                &host(weight.clone()),
+                &host(bias.clone()),
+                Precision::Float,
+            );
             let layer = Arc::new(layer);
             let x = tensor([3, 5, inputs], 3, &device);
             let plain = |[x]: [Tensor<3>; 1]| {

@@ -214,9 +214,24 @@ pub trait Architecture: Debug + Send + Sync {
         device: &Device,
         seed: u64,
     ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
+        self.build_frozen_in(weights, device, seed, Precision::Float)
+    }
+
+    /// Builds the model as [`Architecture::build`] does, for training with frozen layers of CLIP's blocks in this
+    /// precision; everything that is trained has 32-bit floats.
+    ///
+    /// # Errors
+    /// Returns an error as [`Architecture::build`] does, or if the device cannot train with this precision.
+    fn build_frozen_in(
+        &self,
+        weights: &StateDict,
+        device: &Device,
+        seed: u64,
+        frozen: Precision,
+    ) -> Result<(Box<dyn Model>, Provenance), ModelError> {
         let trained = |key: &str| self.trains(key);
-        let params = ParamBuilder::new(weights, device, seed, &trained);
-        let apart = ParamBuilder::apart(weights, device, seed);
+        let params = ParamBuilder::new(weights, device, seed, &trained).freezing_in(frozen)?;
+        let apart = ParamBuilder::apart(weights, device, seed).freezing_in(frozen)?;
         let model = self.assemble(&params, &apart)?;
         Ok((model, params.provenance()))
     }

@@ -60,6 +60,19 @@ impl Packing {
         })
     }
 
+    /// Returns this packing in another precision.
+    ///
+    /// # Errors
+    /// Returns an error for 8-bit integers: their steps are too coarse for gradients.
+    pub(crate) fn of_precision(self, precision: Precision) -> Result<Self, ModelError> {
+        if precision == Precision::Int8 {
+            return Err(ModelError::Config(
+                "int8 is for inference only; train in f32 or bf16".to_owned(),
+            ));
+        }
+        Ok(Self { precision, ..self })
+    }
+
     /// Returns the precision of the layer of that name.
     fn precision_of(&self, key: &str) -> Precision {
         if key.contains(BLOCKS) {
@@ -85,9 +98,10 @@ pub(crate) fn pack(
         let (id, weight) = (weight.id, weight.into_value());
         let packed = PackedLinear::new(&host(weight), &host(bias.val()), precision);
         (id, packed)
-    } else if level.contains(BLOCKS) && params.frozen_packing(&names).is_some() {
+    } else if let (true, Some(packing)) = (level.contains(BLOCKS), params.frozen_packing(&names)) {
         let (id, weight) = (weight.id, weight.into_value());
-        let packed = PackedLinear::with_gradient(&host(weight), &host(bias.val()));
+        let (weight, bias) = (host(weight), host(bias.val()));
+        let packed = PackedLinear::with_gradient(&weight, &bias, packing.precision);
         (id, packed)
     } else {
         return (weight, None);

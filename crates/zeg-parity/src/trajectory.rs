@@ -21,7 +21,7 @@ use zeg_model::{
 };
 use zeg_train::{
     batch::{Inputs, Samples, images_tensor},
-    experiment::{Setting, TrainingConfig},
+    experiment::{Setting, TrainingConfig, TrainingPrecision},
     loss::{MaskLoss, normalizer},
     methods::zegclip::ZegClipRecipe,
     objective::Objective,
@@ -228,6 +228,7 @@ fn training(meta: &Meta, size: usize) -> Result<TrainingConfig, ParityError> {
         cached_copies: None,
         loss_stride: 1,
         objective: Objective::FocalDice,
+        precision: TrainingPrecision::F32,
         unlabelled_negatives: true,
         loss: Section::of(&MaskLoss {
             focal: number("mask_w")?,

@@ -11,10 +11,9 @@ use zeg_base::{
     numbers::Legal,
 };
 pub use zeg_data::DataConfig;
-use zeg_data::data_config::{adapt_section, add_usual_splits};
 use zeg_data::{OnBadSample, Preprocess};
 use zeg_model::{
-    inference::{Inference, TestTime},
+    inference::Inference,
     method::Architecture,
     methods::Methods,
     renamed::rename_all,
@@ -31,6 +30,13 @@ use crate::{
     schedule::Schedule,
     supervision::PseudoLabels,
 };
+
+mod changes;
+mod precision;
+mod validation;
+
+pub use precision::TrainingPrecision;
+pub use validation::Validation;
 
 /// Largest side of a window or of the images that a position table is resized for; no image file is larger.
 const MOST_PIXELS: usize = 1 << 20;
@@ -120,6 +126,9 @@ pub struct TrainingConfig {
     /// Stride of the loss along both axes, in pixels; the released recipes use 1.
     #[serde(default = "one")]
     pub loss_stride: usize,
+    /// The arithmetic of the frozen blocks of CLIP's towers that gradients pass.
+    #[serde(default, skip_serializing_if = "TrainingPrecision::is_default")]
+    pub precision: TrainingPrecision,
     /// The objective that is minimised.
     #[serde(default, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
@@ -149,28 +158,6 @@ pub struct TrainingConfig {
     /// Reaction to a training image that cannot be read.
     #[serde(default)]
     pub on_bad_sample: OnBadSample,
-}
-
-/// Validation during training: scores go to `scores.jsonl`, one line each, and the best model to `best.safetensors`.
-///
-/// The best model is the one with the highest hIoU if the class split has unseen classes, and the highest mIoU
-/// otherwise. Choosing it on the images that are reported at the end makes those scores optimistic; use a separate
-/// split.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Validation {
-    /// Number of steps between validations; the model is always validated after the last step.
-    pub every: u64,
-    /// Split to validate on: one of the data set, or a text file with one id per line; `None`: `data.eval-split`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub split: Option<String>,
-    /// Number of the split's first images to use; `None`: all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-    /// Test-time augmentation: scales and flip that scores are averaged over.
-    #[serde(default, skip_serializing_if = "is_default_value")]
-    pub test_time: TestTime,
 }
 
 /// Returns whether a value is the default, which is left out of files.
@@ -271,9 +258,9 @@ impl Experiment {
         let mut table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| fail(error.to_string()))?;
-        let of_file = dataset_of(&table);
+        let of_file = changes::dataset_of(&table);
         for change in changes {
-            set(&mut table, change).map_err(&fail)?;
+            changes::set(&mut table, change).map_err(&fail)?;
         }
         // JSON has no such numbers, so they are refused before the table becomes JSON.
         if let Some((setting, value)) = first_not_finite(&table) {
@@ -284,7 +271,7 @@ impl Experiment {
             };
             return Err(fail(error.to_string()));
         }
-        let adapted = adapt_data(&mut table, of_file.as_deref(), changes);
+        let adapted = changes::adapt_data(&mut table, of_file.as_deref(), changes);
         let mut as_json = serde_json::to_value(&table).map_err(|error| fail(error.to_string()))?;
         let renames = rename_all(&mut as_json);
         if let Some(setting) = renames.dropped.first() {
@@ -420,110 +407,5 @@ impl Experiment {
         let mut blueprint = architecture.blueprint(&Device::flex())?;
         blueprint.set_options(&self.inference.method)?;
         self.inference.check().map_err(TrainError::Model)
-    }
-}
-
-/// Returns the data set that an experiment names.
-fn dataset_of(table: &toml::Table) -> Option<String> {
-    let dataset = table.get("data")?.get("dataset")?;
-    dataset.as_str().map(str::to_owned)
-}
-
-/// Adapts the keys of `data` to another data set than that of the file, and adds its default splits.
-///
-/// Returns a notice for each key that is left out.
-fn adapt_data(table: &mut toml::Table, of_file: Option<&str>, changes: &[String]) -> Vec<String> {
-    let Some(data) = table.get_mut("data").and_then(toml::Value::as_table_mut) else {
-        return Vec::new();
-    };
-    let is_changed = |key: &str| {
-        let path = format!("data.{key}");
-        let mut keys = changes.iter().filter_map(|change| change.split_once('='));
-        keys.any(|(changed, _)| {
-            let inner = changed.trim().strip_prefix(&path);
-            inner.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
-    };
-    let notices = adapt_section(data, of_file, is_changed);
-    add_usual_splits(data);
-    notices
-}
-
-/// Applies one `key=value` change to a table.
-fn set(table: &mut toml::Table, change: &str) -> Result<(), String> {
-    let (key, value) = change
-        .split_once('=')
-        .ok_or_else(|| format!("--set {change:?}: write key=value, such as training.steps=100"))?;
-    let value = value.trim();
-    // A value that is not valid TOML is taken as a string, so that strings need no quotes in a shell.
-    let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let mut path: Vec<&str> = key.trim().split('.').collect();
-    let last = path
-        .pop()
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| format!("--set {change:?}: the key is empty"))?;
-    let mut table = table;
-    for name in path {
-        let entry = table
-            .entry(name)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        table = entry
-            .as_table_mut()
-            .ok_or_else(|| format!("--set {change:?}: {name:?} is a value, not a table"))?;
-    }
-    table.insert(last.to_owned(), value);
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_of_the_data_set_changes_its_classes_and_splits() {
-        let text = "[data]\ndataset = 'voc12'\nclasses = 'voc20'\neval-split = 'val'";
-        let changed = |changes: &[&str]| {
-            let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-            let mut table: toml::Table = text.parse().unwrap();
-            let of_file = dataset_of(&table);
-            for change in &changes {
-                set(&mut table, change).unwrap();
-            }
-            let notices = adapt_data(&mut table, of_file.as_deref(), &changes);
-            (table["data"].to_string(), notices.len())
-        };
-        let (data, notices) = changed(&["data.dataset=coco-stuff164k", "data.eval-split=val"]);
-        assert!(
-            !data.contains("voc20") && data.contains("eval-split"),
-            "{data}"
-        );
-        assert_eq!(notices, 1);
-        let (data, notices) = changed(&["data.dataset=voc12", "data.unseen=none"]);
-        assert!(data.contains("voc20"), "{data}");
-        assert_eq!(notices, 0);
-    }
-
-    #[test]
-    fn a_change_sets_nested_keys_and_creates_missing_tables() {
-        let mut table: toml::Table = "[training]\nsteps = 5".parse().unwrap();
-        set(&mut table, "training.steps=7").unwrap();
-        set(&mut table, "training.schedule.base = 1e-3").unwrap();
-        set(&mut table, "data.train-split=train_aug").unwrap();
-        assert_eq!(table["training"]["steps"].as_integer(), Some(7));
-        assert_eq!(table["training"]["schedule"]["base"].as_float(), Some(1e-3));
-        assert_eq!(table["data"]["train-split"].as_str(), Some("train_aug"));
-        assert!(
-            set(&mut table, "training.steps")
-                .unwrap_err()
-                .contains("key=value")
-        );
-        assert!(
-            set(&mut table, "training.steps.deeper=1")
-                .unwrap_err()
-                .contains("not a table")
-        );
     }
 }

@@ -13,6 +13,7 @@ use clap::Args;
 use serde::Serialize;
 use zeg::{loading::LoadedModel, model::Precision};
 use zeg_base::memory;
+use zeg_train::experiment::TrainingPrecision;
 
 use self::table::TableSettings;
 use super::{
@@ -127,6 +128,7 @@ struct BenchReport {
 /// The part of a report that depends on the file.
 struct Measured {
     method: String,
+    precision: Precision,
     amount: Amount,
     classes: usize,
     timing: Timing,
@@ -184,11 +186,8 @@ impl BenchArgs {
             Some(format!(
                 "{file}: --training needs an experiment file (.toml)"
             ))
-        } else if model.precision != Precision::Float {
-            let precision = model.precision;
-            Some(format!(
-                "--precision {precision}: training computes with 32-bit floats only"
-            ))
+        } else if model.precision == Precision::Int8 {
+            Some("--precision int8: training computes in f32 or bf16".to_owned())
         } else {
             None
         };
@@ -274,7 +273,7 @@ fn bench(program: &Program, settings: &BenchSettings) -> anyhow::Result<()> {
         model: settings.file.display().to_string(),
         method: measured.method,
         what: settings.work.name(),
-        precision: settings.model.precision.to_string(),
+        precision: measured.precision.to_string(),
         batch: measured.amount.batch,
         micro_batch: is_training.then_some(measured.amount.micro_batch),
         size: measured.amount.size,
@@ -290,7 +289,10 @@ fn measure_experiment(
     settings: &BenchSettings,
     device: &Device,
 ) -> anyhow::Result<Measured> {
-    let experiment = super::open_experiment(program, &settings.file, &[])?;
+    let mut experiment = super::open_experiment(program, &settings.file, &[])?;
+    if settings.model.precision == Precision::Bf16 {
+        experiment.training.precision = TrainingPrecision::Bf16;
+    }
     let config = experiment.architecture(&program.methods)?;
     let model = &settings.model;
     for (option, is_given) in [
@@ -309,7 +311,9 @@ fn measure_experiment(
     let set = timing::classes(&experiment)?;
     let classes = settings.classes.unwrap_or(set.len());
     check_memory(&amount, classes)?;
+    let mut precision = settings.model.precision;
     let timing = if settings.work == BenchWork::Training {
+        precision = experiment.training.precision.of_frozen();
         let weights = timing::generated_weights(&*config)?;
         timing::training(&experiment, program, weights, amount, device)?
     } else {
@@ -318,6 +322,7 @@ fn measure_experiment(
     };
     Ok(Measured {
         method: config.title().to_owned(),
+        precision,
         amount,
         classes,
         timing,
@@ -342,6 +347,7 @@ fn measure_model(
     Ok(Measured {
         timing: timing::forward(loaded.model.as_ref(), classes, amount, device)?,
         method: loaded.method,
+        precision: settings.model.precision,
         amount,
         classes,
     })

@@ -94,14 +94,16 @@ pub(super) fn open_segmenter(
     Ok(segmenter)
 }
 
+/// What a processor without instructions for bf16 gives.
+pub(crate) const EMULATED: &str =
+    "this processor has no instructions for bf16: the results are the same, in the time of f32";
+
 /// Warns of what was assumed about a model's files, and of the settings of an older checkpoint that have no effect any
 /// more.
 pub(crate) fn warn_of_assumptions(model: &LoadedModel) {
     warn_of_files(&model.weights);
     if model.precision.is_emulated() {
-        print_notice!(
-            "warning: this processor has no instructions for bf16: the results are the same, in the time of --precision f32"
-        );
+        print_notice!("warning: {EMULATED}");
     }
     if let Some(unverified) = &model.unverified_base {
         print_notice!("warning: {unverified}");

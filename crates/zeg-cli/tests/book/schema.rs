@@ -82,13 +82,14 @@ const EXPERIMENTS: [(&str, &str); 6] = [
 ];
 
 /// Defaults that the schemas leave out, since they are left out of written files: `(key, value)`.
-pub(crate) const LEFT_OUT: [(&str, &str); 15] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 16] = [
     ("model.method", "zegclip"),
     ("model.head.mask-scale", "1.0"),
     ("model.head.mask-bias", "0.0"),
     ("model.head.query", "product-text"),
     ("model.head.scoring", "sigmoid"),
     ("training.pseudo-labels", "unseen-pixels"),
+    ("training.precision", "f32"),
     ("training.objective", "focal-dice"),
     ("training.unlabelled-negatives", "true"),
     ("training.optimizer.encoder-lr", "0.1"),

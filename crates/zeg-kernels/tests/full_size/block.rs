@@ -154,7 +154,7 @@ fn pin(
             }
             .holds();
         };
-        let packed = numbers.packed(PackedLinear::with_gradient);
+        let packed = numbers.packed(|w, b| PackedLinear::with_gradient(w, b, Precision::Float));
         let (out, [gradient]) = with_gradients([x.clone()], |[x]| packed.forward(x, mask.as_ref()));
         check("result", &out, &expected, limits.out);
         check("gradient", &gradient, &expected_gradient, limits.gradient);

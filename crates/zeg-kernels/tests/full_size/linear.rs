@@ -168,7 +168,11 @@ fn gradients() {
         let expected_out = case.expected(Then::Store);
         let x = Tensor::<2>::from_data(TensorData::new(case.x.clone(), [count, inputs]), &device);
         at_every_level(|level| {
-            let layer = Arc::new(PackedLinear::with_gradient(&case.weight, &case.bias));
+            let layer = Arc::new(PackedLinear::with_gradient(
+                &case.weight,
+                &case.bias,
+                Precision::Float,
+            ));
             let (out, [gradient]) = with_gradients([x.clone()], |[x]| layer.forward(x));
             for (part, found, row, expected, limit) in [
                 ("result", &out, outputs, &expected_out, case.limits().out),

@@ -61,7 +61,9 @@ fn blocks_repeat() {
         let fastest = Some(&level) == Level::available().last();
         let (width, heads) = if fastest { (768, 12) } else { (256, 4) };
         let numbers = BlockNumbers::new(width, 4 * width, heads, Activation::QuickGelu);
-        let block = at_level(level, || numbers.packed(PackedLinear::with_gradient));
+        let block = at_level(level, || {
+            numbers.packed(|w, b| PackedLinear::with_gradient(w, b, Precision::Float))
+        });
         let mask = scattered(1051);
         repeats("block", level, || {
             through(&block, [1, 1051, width], Some(&mask))
@@ -114,7 +116,7 @@ fn a_used_workspace_gives_the_same_bits_as_a_fresh_one() {
         let numbers = BlockNumbers::new(96, 384, 3, Activation::QuickGelu);
         let plain = Device::flex();
         for graph in [false, true] {
-            let used = numbers.packed(PackedLinear::with_gradient);
+            let used = numbers.packed(|w, b| PackedLinear::with_gradient(w, b, Precision::Float));
             let device = if graph {
                 plain.clone().autodiff()
             } else {

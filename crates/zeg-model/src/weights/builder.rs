@@ -186,6 +186,33 @@ impl<'a> ParamBuilder<'a> {
         self
     }
 
+    /// Returns this builder, which packs frozen layers in another precision than 32-bit floats where a device packs them
+    /// at all.
+    ///
+    /// # Errors
+    /// Returns an error for 8-bit integers, and for bf16 on a device that does not pack the layers of a model that is
+    /// trained.
+    pub(crate) fn freezing_in(mut self, precision: Precision) -> Result<Self, ModelError> {
+        let Some(shared) = Rc::get_mut(&mut self.shared) else {
+            return Ok(self);
+        };
+        if precision == Precision::Float || shared.blueprint {
+            return Ok(self);
+        }
+        if shared.frozen_packing.is_none() && shared.packing.is_none() {
+            return Err(ModelError::Config(format!(
+                "training in {precision} is only supported on the CPU; other devices compute with 32-bit floats"
+            )));
+        }
+        for packing in [&mut shared.frozen_packing, &mut shared.packing] {
+            *packing = packing
+                .take()
+                .map(|packing| packing.of_precision(precision))
+                .transpose()?;
+        }
+        Ok(self)
+    }
+
     /// Returns whether parameters are left without values.
     pub(crate) fn is_blueprint(&self) -> bool {
         self.shared.blueprint

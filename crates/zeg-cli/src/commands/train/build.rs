@@ -20,7 +20,7 @@ use zeg_train::{
 };
 
 use super::start::Start;
-use crate::progress::Verbosity;
+use crate::{commands::model_file::EMULATED, progress::Verbosity};
 
 /// Everything that a trainer is built from.
 pub(super) struct TrainerInput<'a> {
@@ -81,6 +81,10 @@ pub(super) fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Ve
         weights.add(backbone)?;
     }
     let seed = experiment.training.seed;
+    let frozen = experiment.training.precision.of_frozen();
+    if frozen.is_emulated() {
+        print_notice!("warning: {EMULATED}");
+    }
     let teacher = match (experiment.training.self_training.teacher, init) {
         (Teacher::Start, Some(init)) => {
             let mut weights = weights.clone();
@@ -92,7 +96,8 @@ pub(super) fn build_trainer(input: &TrainerInput) -> anyhow::Result<(Trainer, Ve
     if let Start::Resumed(checkpoint) | Start::Init(checkpoint) = start {
         weights.add(checkpoint.path())?;
     }
-    let (model, provenance) = architecture.build(&weights, &training_device, seed)?;
+    let (model, provenance) =
+        architecture.build_frozen_in(&weights, &training_device, seed, frozen)?;
     if backbone.is_some() {
         let fresh = |name: &&String| architecture.is_backbone(name);
         if let Some(name) = provenance.initialized.iter().find(fresh) {

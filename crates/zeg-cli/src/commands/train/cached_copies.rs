@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 use zeg::model::method::Architecture;
-use zeg_train::experiment::Experiment;
+use zeg_train::experiment::{Experiment, TrainingPrecision};
 
 use serde_json::json;
 use zeg::{
@@ -169,6 +169,10 @@ fn origin(input: &CopiesInput) -> Fingerprint {
         .with("training: preprocess", json!(training.preprocess))
         .with("training: cached-copies", copies)
         .with("training: seed", training.seed);
+    let origin = match training.precision {
+        TrainingPrecision::F32 => origin,
+        precision @ TrainingPrecision::Bf16 => origin.with("training: precision", json!(precision)),
+    };
     match training.on_bad_sample {
         OnBadSample::Stop => origin,
         // The copies of a bad image are those of another one, which a run that stops at it must not use.
