@@ -16,6 +16,9 @@ use crate::{
 };
 
 mod gradient;
+pub(crate) mod half_gradient;
+#[cfg(target_arch = "x86_64")]
+mod half_panels;
 pub(crate) mod halves;
 
 pub(crate) use gradient::{backward, backward_on_buffers};

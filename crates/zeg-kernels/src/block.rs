@@ -131,6 +131,11 @@ impl PackedBlock {
         layers.all(|layer| layer.backward().is_some())
     }
 
+    /// Returns whether the attention computes in bf16.
+    fn attends_in_halves(&self, level: Level, shape: [usize; 3]) -> bool {
+        self.qkv.rounds() && attention::halves::runs_at(level, shape, self.heads)
+    }
+
     /// Applies both halves, in place.
     fn change(&self, shape: [usize; 3], x: &mut [f32], mask: &[f32]) {
         self.workspace.with(|buffers| {
@@ -165,14 +170,27 @@ impl PackedBlock {
         let mask = mask.as_ref().map_or(&[][..], values);
         let x = contiguous(x.clone());
         let shape = block_shape(&x);
-        let [batch, tokens, _] = shape;
+        let [batch, tokens, width] = shape;
         let x = values(&x);
         self.workspace.with(|buffers| {
             let narrow = part(&mut buffers.narrow, x.len());
             self.attention_norm.apply(x, narrow, level);
-            let mut qkv = vec![0.0; 3 * x.len()];
-            self.qkv.apply(narrow, &mut qkv, Then::Store);
-            let log_sums = attention::on_buffers(shape, self.heads, &qkv, mask, narrow, level);
+            let (qkv, log_sums) = if self.attends_in_halves(level, shape) {
+                let mut qkv = Rounded::default();
+                qkv.resize_halves(batch * tokens, 3 * width);
+                let inputs = self.qkv.inputs_of(narrow, &mut buffers.rounded);
+                self.qkv
+                    .apply_rounding(inputs, batch * tokens, &mut qkv, Then::Store);
+                let qkv = halves(qkv);
+                let log_sums =
+                    attention::halves::on_buffers(shape, self.heads, &qkv, mask, narrow, level);
+                (Tokens::Halves(qkv), log_sums)
+            } else {
+                let mut qkv = vec![0.0; 3 * x.len()];
+                self.qkv.apply(narrow, &mut qkv, Then::Store);
+                let log_sums = attention::on_buffers(shape, self.heads, &qkv, mask, narrow, level);
+                (Tokens::Floats(qkv), log_sums)
+            };
             let mut middle = x.to_vec();
             self.out.apply(narrow, &mut middle, Then::Add);
 
@@ -225,10 +243,17 @@ impl PackedBlock {
             sum.copy_from_slice(narrow); // the gradient of the tokens between the halves
 
             through(&self.out).apply(&sum, narrow, Then::Store);
-            let wide = part(&mut buffers.wide, saved.qkv.len());
+            let wide = part(&mut buffers.wide, 3 * x.len());
             let packed = attention::Packed::new(batch, tokens, width, self.heads);
-            let Saved { qkv, log_sums, .. } = saved;
-            attention::backward_on_buffers(&packed, qkv, mask, log_sums, narrow, wide, level);
+            let sums = &saved.log_sums;
+            match &saved.qkv {
+                Tokens::Floats(qkv) => {
+                    attention::backward_on_buffers(&packed, qkv, mask, sums, narrow, wide, level);
+                }
+                Tokens::Halves(qkv) => attention::half_gradient::on_buffers(
+                    &packed, qkv, mask, sums, narrow, wide, level,
+                ),
+            }
             through(&self.qkv).apply(wide, narrow, Then::Store);
             self.attention_norm.backward(narrow, x, &sum, level);
             sum.copy_from_slice(narrow);
@@ -248,7 +273,7 @@ impl PackedBlock {
         let rounded = &mut buffers.rounded;
         let norm = &self.attention_norm;
         let inputs = norm.inputs(x, &self.qkv, narrow, rounded, level);
-        if self.qkv.rounds() && attention::halves::runs_at(level, shape, self.heads) {
+        if self.attends_in_halves(level, shape) {
             let qkv = &mut buffers.qkv;
             let [batch, tokens, width] = shape;
             qkv.resize_halves(batch * tokens, 3 * width);
@@ -258,7 +283,8 @@ impl PackedBlock {
                 unreachable!("the buffer was made one of bf16")
             };
             let narrow = part(&mut buffers.narrow, x.len());
-            attention::halves::on_buffers(shape, self.heads, &qkv.values, mask, narrow, level);
+            let _log_sums =
+                attention::halves::on_buffers(shape, self.heads, &qkv.values, mask, narrow, level);
         } else {
             let wide = part(&mut buffers.wide, 3 * x.len());
             self.qkv.apply_to(inputs, wide, Then::Store);
@@ -295,13 +321,28 @@ impl PackedBlock {
 #[derive(Debug)]
 pub(crate) struct Saved {
     /// `[batch, tokens, 3·width]`
-    qkv: Vec<f32>,
+    qkv: Tokens,
     /// `[batch, heads, tokens]`
     log_sums: Vec<f32>,
     /// Tokens between the halves: `[batch, tokens, width]`
     middle: Vec<f32>,
     /// Inputs of the activation: `[batch, tokens, hidden]`
     hidden: Vec<f32>,
+}
+
+/// Queries, keys and values of all tokens.
+#[derive(Debug)]
+enum Tokens {
+    Floats(Vec<f32>),
+    Halves(Vec<u16>),
+}
+
+/// Returns the values of rows of bf16.
+fn halves(rows: Rounded) -> Vec<u16> {
+    match rows {
+        Rounded::Halves(rows) => rows.values,
+        _ => unreachable!("the buffer was made one of bf16"),
+    }
 }
 
 /// Returns the layer that maps gradients of the outputs to gradients of the inputs.

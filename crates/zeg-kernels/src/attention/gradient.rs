@@ -49,21 +49,8 @@ pub(crate) fn backward_on_buffers(
     out: &mut [f32],
     level: Level,
 ) {
-    let (tokens, width, heads) = (packed.tokens, packed.width, packed.heads);
-    let images = out.chunks_mut((tokens * 3 * width).max(1));
-    let heads_of_parts: Vec<_> = images
-        .enumerate()
-        .flat_map(|(image, out)| {
-            let parts = MatrixMut::new(out, 3 * width).split_columns(width);
-            let mut parts = parts
-                .into_iter()
-                .map(|part| part.split_columns(packed.head));
-            let [q, k, v] = [(); 3].map(|()| parts.next().unwrap_or_default());
-            let parts = q.into_iter().zip(k).zip(v).enumerate();
-            parts.map(move |(head, ((q, k), v))| (image, head, [q, k, v]))
-        })
-        .collect();
-    heads_of_parts.into_par_iter().for_each_init(
+    let (tokens, heads) = (packed.tokens, packed.heads);
+    heads_of_parts(packed, out).into_par_iter().for_each_init(
         || [(); 2].map(|()| vec![0.0; packed.tile * tokens]),
         |scratch, (image, head, out)| {
             let head = Head {
@@ -75,6 +62,29 @@ pub(crate) fn backward_on_buffers(
             head.backward(packed, scratch, out, level);
         },
     );
+}
+
+/// Returns image, head, and the gradients of queries, keys and values to write, `[tokens, head]` each, of every head.
+///
+/// - `out`: `[batch, tokens, 3·width]`
+pub(super) fn heads_of_parts<'a>(
+    packed: &Packed,
+    out: &'a mut [f32],
+) -> Vec<(usize, usize, [MatrixMut<'a>; 3])> {
+    let (tokens, width) = (packed.tokens, packed.width);
+    let images = out.chunks_mut((tokens * 3 * width).max(1));
+    images
+        .enumerate()
+        .flat_map(|(image, out)| {
+            let parts = MatrixMut::new(out, 3 * width).split_columns(width);
+            let mut parts = parts
+                .into_iter()
+                .map(|part| part.split_columns(packed.head));
+            let [q, k, v] = [(); 3].map(|()| parts.next().unwrap_or_default());
+            let parts = q.into_iter().zip(k).zip(v).enumerate();
+            parts.map(move |(head, ((q, k), v))| (image, head, [q, k, v]))
+        })
+        .collect()
 }
 
 /// The inputs of one head's gradient.
@@ -140,7 +150,7 @@ impl Head<'_> {
 }
 
 /// Writes `scale · values`, or adds them.
-fn write(out: &mut [f32], values: &[f32], scale: f32, add: bool) {
+pub(super) fn write(out: &mut [f32], values: &[f32], scale: f32, add: bool) {
     for (out, value) in out.iter_mut().zip(values) {
         let before = if add { *out } else { 0.0 };
         *out = before + scale * value;

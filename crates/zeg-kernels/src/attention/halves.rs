@@ -23,7 +23,7 @@ pub(crate) fn on_buffers(
     _mask: &[f32],
     _out: &mut [f32],
     _level: Level,
-) {
+) -> Vec<f32> {
     let _ = Packed::new(batch, tokens, width, heads);
     unreachable!("no level has instructions for bf16")
 }
@@ -34,81 +34,16 @@ mod kernels {
 
     use super::Packed;
     use crate::{
-        attention::{Tile, add_mask, tiles},
+        attention::{Tile, add_mask, half_panels::Panels, tiles},
         bf16,
         level::{Level, dispatched},
-        linear::tile::{self, Rows, TILE, TileShape},
+        linear::tile::TileShape,
         math::{LANES, exp, maximum, multiply_add, total},
     };
 
     /// Number of query rows of a tile: whole tiles of both products, and few enough for logits, weights, keys and
     /// values of a thousand tokens to fit the second-level cache together.
     const ROWS: usize = 48;
-
-    /// The right operand of a product: `[panels, depth / 2, columns of a panel, 2]`, padded with zeros.
-    struct Panels {
-        shape: TileShape,
-        values: Vec<u16>,
-        /// Number of pairs in a column.
-        depth: usize,
-    }
-
-    impl Panels {
-        fn zeros(shape: TileShape, depth: usize, columns: usize) -> Self {
-            let values = vec![0; columns.next_multiple_of(shape.columns) * 2 * depth];
-            Self {
-                shape,
-                values,
-                depth,
-            }
-        }
-
-        /// Packs keys, rows of `length` values.
-        fn of_keys<'a>(
-            level: Level,
-            keys: impl ExactSizeIterator<Item = &'a [u16]>,
-            length: usize,
-        ) -> Self {
-            let mut panels = Self::zeros(TileShape::of_floats(level), length / 2, keys.len());
-            let (width, depth) = (panels.shape.columns, panels.depth);
-            for (column, key) in keys.enumerate() {
-                let first = column / width * width * depth + column % width;
-                let (to, _) = panels.values.as_chunks_mut::<2>();
-                let to = to[first..].iter_mut().step_by(width);
-                to.zip(key.as_chunks::<2>().0)
-                    .for_each(|(to, from)| *to = *from);
-            }
-            panels
-        }
-
-        /// Packs values, rows of `length`.
-        fn of_values<'a>(
-            level: Level,
-            rows: impl ExactSizeIterator<Item = &'a [u16]>,
-            length: usize,
-        ) -> Self {
-            let shape = TileShape::of_narrow_floats(level, length);
-            let mut panels = Self::zeros(shape, rows.len().div_ceil(2), length);
-            let depth = panels.depth;
-            for (index, row) in rows.enumerate() {
-                for (panel, from) in row.chunks(shape.columns).enumerate() {
-                    let line = (panel * depth + index / 2) * shape.columns;
-                    let (pairs, _) = panels.values.as_chunks_mut::<2>();
-                    let pairs = pairs[line..].iter_mut();
-                    pairs
-                        .zip(from)
-                        .for_each(|(pair, &from)| pair[index % 2] = from);
-                }
-            }
-            panels
-        }
-
-        /// Returns the panels.
-        fn iter(&self) -> impl Iterator<Item = &[u16]> {
-            self.values
-                .chunks_exact((2 * self.depth * self.shape.columns).max(1))
-        }
-    }
 
     /// Buffers of a thread.
     struct Scratch {
@@ -125,6 +60,8 @@ mod kernels {
     /// - `qkv`: bf16, `[batch, tokens, 3·width]`
     /// - `mask`: `[tokens, tokens]` or empty
     /// - `out`: `[batch, tokens, width]`
+    ///
+    /// Returns the log-sum-exp of every row of logits, `[batch, heads, tokens]`.
     pub(crate) fn on_buffers(
         [batch, tokens, width]: [usize; 3],
         heads: usize,
@@ -132,7 +69,7 @@ mod kernels {
         mask: &[f32],
         out: &mut [f32],
         level: Level,
-    ) {
+    ) -> Vec<f32> {
         let mut packed = Packed::new(batch, tokens, width, heads);
         packed.tile = ROWS;
         let head = packed.head;
@@ -167,6 +104,7 @@ mod kernels {
             let panels = &panels[tile.image * heads + tile.head];
             attend(&packed, panels, qkv, mask, scratch, tile, level);
         });
+        log_sums
     }
 
     /// Computes one tile; `panels` are those of the head's keys and values.
@@ -182,15 +120,8 @@ mod kernels {
         let (tokens, (rows, _)) = (packed.tokens, tile.out.size());
         let stride = 3 * packed.width;
         let first = (tile.image * tokens + tile.first) * stride + tile.head * packed.head;
-        let columns = tokens.next_multiple_of(keys.shape.columns);
-        for (panel, left) in keys.iter().zip((0..columns).step_by(keys.shape.columns)) {
-            for top in (0..rows).step_by(keys.shape.rows) {
-                let count = keys.shape.rows.min(rows - top);
-                let queries = Rows::new(&qkv[first + top * stride..], stride, count);
-                let out = &mut scratch.logits[top * columns + left..];
-                tile::halves(level, keys.shape, queries, panel, (out, columns));
-            }
-        }
+        let columns = keys.columns();
+        keys.multiply_into(level, &qkv[first..], stride, rows, &mut scratch.logits);
 
         let pairs = tokens.next_multiple_of(2);
         let mask = mask.get(tile.first * tokens..).unwrap_or_default();
@@ -204,30 +135,23 @@ mod kernels {
             packed.scale(),
             mask,
             weights,
-            &mut scratch.inverses,
+            [&mut scratch.inverses, &mut *tile.log_sums],
         );
 
-        let mut sums = [0.0; TILE];
-        let shape = values.shape;
-        for (panel, left) in values.iter().zip((0..packed.head).step_by(shape.columns)) {
-            for top in (0..rows).step_by(shape.rows) {
-                let count = shape.rows.min(rows - top);
-                let left_rows = Rows::new(&weights[top * pairs..], pairs, count);
-                tile::halves(level, shape, left_rows, panel, (&mut sums, shape.columns));
-                for (row, sums) in sums.chunks_exact(shape.columns).take(count).enumerate() {
-                    let inverse = scratch.inverses[top + row];
-                    let out = tile.out.row(top + row)[left..].iter_mut();
-                    out.zip(sums).for_each(|(out, sum)| *out = sum * inverse);
-                }
-            }
-        }
+        let inverses = &scratch.inverses;
+        values.multiply(level, weights, [pairs, 1], rows, |row, first, sums| {
+            let out = tile.out.row(row)[first..].iter_mut();
+            out.zip(sums)
+                .for_each(|(out, sum)| *out = sum * inverses[row]);
+        });
     }
 
     dispatched! {
-        /// Writes e^(scale·logit + mask − maximum) of every row, rounded, to `weights`, and 1 / sum to `inverses`.
+        /// Writes e^(scale·logit + mask − maximum) of every row, rounded, to `weights`.
         ///
         /// - `lengths`: number of values in a row, length of a row of `logits`, and length of a row of `weights`
-        fn exponentials(logits: &mut [f32], lengths: [usize; 3], scale: f32, mask: &[f32], weights: &mut [u16], inverses: &mut [f32]) = exponentials_kernel;
+        /// - `notes`: 1 / sum, and the log-sum-exp, of every row; overwritten
+        fn exponentials(logits: &mut [f32], lengths: [usize; 3], scale: f32, mask: &[f32], weights: &mut [u16], notes: [&mut [f32]; 2]) = exponentials_kernel;
     }
 
     #[inline(always)]
@@ -237,12 +161,13 @@ mod kernels {
         scale: f32,
         mask: &[f32],
         weights: &mut [u16],
-        inverses: &mut [f32],
+        [inverses, log_sums]: [&mut [f32]; 2],
     ) {
         let rows = logits
             .chunks_exact_mut(columns)
             .zip(weights.chunks_exact_mut(pairs));
-        for (index, ((row, weights), inverse)) in rows.zip(inverses).enumerate() {
+        let notes = inverses.iter_mut().zip(log_sums);
+        for (index, ((row, weights), (inverse, log_sum))) in rows.zip(notes).enumerate() {
             let row = &mut row[..tokens];
             let mut scale = scale;
             if !mask.is_empty() {
@@ -268,7 +193,9 @@ mod kernels {
                 *sum += weight;
                 *to = bf16::round(weight);
             }
-            *inverse = 1.0 / total(sums);
+            let sum = total(sums);
+            *inverse = 1.0 / sum;
+            *log_sum = greatest + sum.ln();
         }
     }
 }

@@ -97,7 +97,8 @@ pub(crate) struct Rows<'a, T> {
     values: &'a [T],
     /// Distance from one row to the next.
     stride: usize,
-    /// Distance from one value of a row to the next; 1 except for floats.
+    /// Distance from one value of a row to the next, or of bf16 from one pair to the next in pairs; 1 except for floats
+    /// and bf16.
     step: usize,
     count: usize,
 }
@@ -113,7 +114,7 @@ impl<'a, T> Rows<'a, T> {
         }
     }
 
-    /// Returns the same rows with their values `step` apart.
+    /// Returns the same rows with their values, or their pairs of bf16, `step` apart.
     pub(crate) fn with_step(self, step: usize) -> Self {
         Self { step, ..self }
     }
@@ -130,6 +131,28 @@ impl<'a, T> Rows<'a, T> {
         assert!(
             self.count > 0 && end.is_some_and(|end| end <= self.values.len()),
             "{} rows of {length} values, {} apart, do not fit {}",
+            self.count,
+            self.stride,
+            self.values.len()
+        );
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Rows<'_, u16> {
+    /// Checks as [`Rows::check`] does that each row has `depth` pairs in the slice.
+    fn check_pairs(&self, depth: usize) {
+        let last = (self.count.wrapping_sub(1)).checked_mul(self.stride);
+        let along = depth.checked_sub(1).map_or(Some(0), |steps| {
+            let pairs = steps.checked_mul(self.step)?.checked_add(1)?;
+            pairs.checked_mul(2)
+        });
+        let end = last
+            .zip(along)
+            .and_then(|(last, along)| last.checked_add(along));
+        assert!(
+            self.count > 0 && end.is_some_and(|end| end <= self.values.len()),
+            "{} rows of {depth} pairs, {} apart, do not fit {}",
             self.count,
             self.stride,
             self.values.len()
@@ -284,17 +307,16 @@ pub(crate) fn halves(
 ) {
     let depth = panel.len() / (2 * shape.columns);
     assert!(
-        rows.count <= shape.rows && rows.step == 1,
-        "{} rows, {} apart, exceed a tile",
-        rows.count,
-        rows.step
+        rows.count <= shape.rows,
+        "{} rows exceed a tile",
+        rows.count
     );
-    rows.check(2 * depth);
+    rows.check_pairs(depth);
     Rows::new(out, stride, rows.count).check(shape.columns);
     match (level.instructions(), shape.columns) {
-        // SAFETY: here and below, the level says that this machine has the instructions. The kernel reads `2 · depth`
-        // values of each of its rows, no more than `rows.count`, and `depth` lines of the panel, and writes as many
-        // rows of a line's length to `out`: all were checked above.
+        // SAFETY: here and below, the level says that this machine has the instructions. The kernel reads `depth`
+        // pairs of each of its rows, no more than `rows.count`, and `depth` lines of the panel, and writes as many rows
+        // of a line's length to `out`: all were checked above.
         (Instructions::Avx512Bf16, 48) => unsafe {
             by_rows!(avx512_halves, rows, rows, panel, depth, out, stride);
         },

@@ -6,7 +6,7 @@ use zeg_kernels::Precision;
 /// The arithmetic of the frozen blocks of CLIP's towers in training.
 ///
 /// Everything that is trained, its gradients and the optimiser have 32-bit floats in any case, and so have norms,
-/// attention and the sums of products.
+/// probabilities and the sums of products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -14,8 +14,8 @@ pub enum TrainingPrecision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// The linear layers round weights, activations and gradients to bf16. It is faster on processors with instructions
-    /// for bf16, such as AMD's since Zen 4, and takes the time of `f32` elsewhere.
+    /// The linear layers round weights, activations and gradients to bf16, and so does attention where the processor has
+    /// instructions for bf16, such as AMD's since Zen 4. Elsewhere it takes the time of `f32`.
     Bf16,
 }
 

@@ -10,7 +10,7 @@ use super::Rows;
 macro_rules! half_kernel {
     ($name:ident, $vectors:literal) => {
         /// # Safety
-        /// `M ≤ rows.count`, each row has `2 · depth` values in its slice (`Rows::check`), `panel` has `depth` lines,
+        /// `M ≤ rows.count`, each row has `depth` pairs in its slice (`Rows::check_pairs`), `panel` has `depth` lines,
         /// and `M` rows of a line's length, `stride` apart, fit `out`.
         #[target_feature(enable = "avx512f,avx512bf16")]
         pub(super) unsafe fn $name<const M: usize>(
@@ -43,7 +43,9 @@ macro_rules! half_kernel {
                         *weights = _mm512_loadu_si512(line.add(vector * 2 * LANES).cast());
                     }
                     for (row, sums) in sums.iter_mut().enumerate() {
-                        let pair = values.add(row * rows.stride + 2 * index).cast::<[u8; 4]>();
+                        let pair = values
+                            .add(row * rows.stride + 2 * index * rows.step)
+                            .cast::<[u8; 4]>();
                         let pair = _mm512_set1_epi32(i32::from_ne_bytes(pair.read()));
                         for (sum, &weights) in sums.iter_mut().zip(&weights) {
                             *sum = _mm512_dpbf16_ps(*sum, halves(pair), halves(weights));
