@@ -2,10 +2,14 @@
 
 use std::{env, ffi::OsString};
 
+use zeg_kernels::{Level, UnknownLevel};
+
 use clap::{
     Command,
     error::{ContextKind, ContextValue},
 };
+
+use crate::numbers::WrongArgument;
 
 /// Lets options ignore their environment variables where these are set to an empty value.
 pub(crate) fn ignore_empty_variables(command: Command) -> Command {
@@ -19,6 +23,29 @@ pub(crate) fn ignore_empty_variables(command: Command) -> Command {
             }
         })
         .mut_subcommands(ignore_empty_variables)
+}
+
+/// Variable that names the vector instructions to use.
+const CPU_LEVEL: &str = "ZEG_CPU_LEVEL";
+
+/// Uses the vector instructions that the environment names, instead of the fastest of this machine.
+///
+/// # Errors
+/// Returns an error if the machine does not have them.
+pub(crate) fn choose_cpu_level() -> Result<(), WrongArgument> {
+    let Some(name) = env::var_os(CPU_LEVEL).filter(|name| !name.is_empty()) else {
+        return Ok(());
+    };
+    let level: Result<Level, UnknownLevel> = name.to_string_lossy().parse();
+    let level = level.map_err(|error| WrongArgument(format!("{CPU_LEVEL}: {error}")))?;
+    if !level.use_everywhere() {
+        print_notice!(
+            "warning: {CPU_LEVEL} = {} has no effect: this process computes at the level {} already",
+            level.name(),
+            Level::current().name()
+        );
+    }
+    Ok(())
 }
 
 /// Adds the environment variable to an error about the value of an option that is not among the arguments.

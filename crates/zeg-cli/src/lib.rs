@@ -132,6 +132,7 @@ fn run(
     verbosity: Verbosity,
     ranks: &Ranks,
 ) -> anyhow::Result<ExitCode> {
+    environment::choose_cpu_level()?;
     match command {
         Command::Quickstart(args) => commands::quickstart::run(program, args, verbosity),
         Command::Pretrain(args) => commands::pretrain::run(program, args, verbosity),

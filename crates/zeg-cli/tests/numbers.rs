@@ -67,6 +67,20 @@ fn an_empty_variable_counts_as_unset_and_a_wrong_one_is_named() {
 }
 
 #[test]
+fn vector_instructions_are_chosen_by_the_environment() {
+    let world = World::new();
+    let at = |level: &str| {
+        let mut command = segment(&world, IMAGE, &[]);
+        command.env("ZEG_CPU_LEVEL", level);
+        command
+    };
+    stderr(&mut at(""));
+    stderr(&mut at("portable"));
+    let text = failure_with(2, &mut at("avx9"));
+    assert_says(&text, &["ZEG_CPU_LEVEL", "\"avx9\"", "portable"]);
+}
+
+#[test]
 fn numbers_out_of_range_are_wrong_arguments() {
     let world = World::new();
     for (command, option, value) in [

@@ -12,8 +12,8 @@ use criterion::{
     measurement::{Measurement, ValueFormatter, WallTime},
 };
 use zeg_kernels::{
-    Activation, Norm, PackedBlock, PackedLinear, Precision, Then, Workspace, attention_packed,
-    layer_norm, mask_sums, quick_gelu, softmax,
+    Activation, Level, Norm, PackedBlock, PackedLinear, Precision, Then, Workspace, at_level,
+    attention_packed, layer_norm, mask_sums, quick_gelu, softmax,
 };
 
 const TOKENS: usize = 1035;
@@ -151,6 +151,23 @@ fn blocks(criterion: &mut Criterion<Cores>) {
     group.finish();
 }
 
+/// The block at every level of this machine: a level is packed for and run alone.
+fn levels(criterion: &mut Criterion<Cores>) {
+    let mut group = criterion.benchmark_group("level");
+    for level in Level::available() {
+        for precision in [Precision::Float, Precision::Bf16, Precision::Int8] {
+            let block = at_level(level, || {
+                block(|inputs, outputs| packed(inputs, outputs, precision))
+            });
+            let mut x = Some(random([1, TOKENS, WIDTH], &Device::flex()));
+            group.bench_function(format!("{} {precision}", level.name()), |bench| {
+                bench.iter(|| at_level(level, || x = x.take().map(|x| block.forward(x, None))));
+            });
+        }
+    }
+    group.finish();
+}
+
 fn operations_on_tokens(criterion: &mut Criterion<Cores>) {
     let mut group = criterion.benchmark_group("tokens");
     let plain = Device::flex();
@@ -212,6 +229,6 @@ fn settings() -> Criterion<Cores> {
 criterion_group! {
     name = kernels;
     config = settings();
-    targets = linear_layers, blocks, operations_on_tokens, losses
+    targets = linear_layers, blocks, levels, operations_on_tokens, losses
 }
 criterion_main!(kernels);

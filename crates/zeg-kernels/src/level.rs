@@ -4,7 +4,7 @@
 //! defines the function that selects a version. A [`Level`] can only be obtained for instructions that this machine
 //! has, which makes the calls sound.
 
-use std::{cell::Cell, fmt, sync::OnceLock};
+use std::{cell::Cell, fmt, str::FromStr, sync::OnceLock};
 
 /// A set of vector instructions that this machine has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +24,9 @@ pub(crate) enum Instructions {
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
 }
+
+/// The level of operations outside [`at_level`].
+static USUAL: OnceLock<Level> = OnceLock::new();
 
 thread_local! {
     static CHOSEN: Cell<Option<Level>> = const { Cell::new(None) };
@@ -59,13 +62,18 @@ impl Level {
         levels
     }
 
-    /// Returns the level of operations started by this thread: that of an enclosing [`at_level`], or the machine's
-    /// fastest.
+    /// Returns the level of operations started by this thread: that of an enclosing [`at_level`], or that of
+    /// [`Level::use_everywhere`], or the machine's fastest.
     pub fn current() -> Self {
-        static BEST: OnceLock<Level> = OnceLock::new();
         CHOSEN.get().unwrap_or_else(|| {
-            *BEST.get_or_init(|| Self::available().pop().unwrap_or(Self::PORTABLE))
+            *USUAL.get_or_init(|| Self::available().pop().unwrap_or(Self::PORTABLE))
         })
+    }
+
+    /// Makes this the level of all threads, instead of the machine's fastest, and returns whether it is: the first
+    /// operation of the process fixes the level.
+    pub fn use_everywhere(self) -> bool {
+        *USUAL.get_or_init(|| self) == self
     }
 
     /// Returns whether the level has an instruction that adds products of bf16.
@@ -74,6 +82,19 @@ impl Level {
         return self.0 == Instructions::Avx512Bf16;
         #[cfg(not(target_arch = "x86_64"))]
         false
+    }
+
+    /// Returns the name to choose the level by: `portable`, `avx2`, `avx512` or `avx512-bf16`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Instructions::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 => "avx512-bf16",
+        }
     }
 
     /// Returns the instructions, which select the compiled version of a kernel.
@@ -100,6 +121,41 @@ impl fmt::Display for Level {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Bf16 => "AVX-512 BF16",
         })
+    }
+}
+
+/// A name that is not one of this machine's levels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownLevel {
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for UnknownLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = Level::available().into_iter().map(Level::name).collect();
+        write!(
+            f,
+            "this machine has no level {:?}; it has {}",
+            self.name,
+            names.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for UnknownLevel {}
+
+/// Reads the names of [`Level::name`].
+impl FromStr for Level {
+    type Err = UnknownLevel;
+
+    fn from_str(name: &str) -> Result<Self, UnknownLevel> {
+        let mut levels = Self::available().into_iter();
+        levels
+            .find(|level| level.name() == name)
+            .ok_or_else(|| UnknownLevel {
+                name: name.to_owned(),
+            })
     }
 }
 
@@ -201,6 +257,18 @@ mod tests {
             assert!(is_composed_alone());
         });
         assert!(crate::runs_on(&device));
+    }
+
+    #[test]
+    fn levels_are_found_by_their_names() {
+        for level in Level::available() {
+            assert_eq!(level.name().parse(), Ok(level));
+        }
+        let error = "avx9".parse::<Level>().unwrap_err().to_string();
+        assert!(
+            error.contains("\"avx9\"") && error.contains("portable"),
+            "{error}"
+        );
     }
 
     #[test]

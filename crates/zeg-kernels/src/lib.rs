@@ -36,7 +36,7 @@ mod softmax;
 
 pub use activation::Activation;
 pub use block::{Norm, PackedBlock, Workspace};
-pub use level::{Level, at_level, composed_alone};
+pub use level::{Level, UnknownLevel, at_level, composed_alone};
 pub use linear::{PackedLinear, Precision, Then, integer_instructions};
 pub use ops::{
     MaskSums, attention_packed, gelu, layer_norm, mask_sums, quick_gelu, runs_on, sigmoid, softmax,
