@@ -21,6 +21,8 @@ other engines of ONNX Runtime and OpenVINO compute PyTorch's export of the model
 For ZegFormer and CAT-Seg, every engine has its own random weights, so its times are comparable but its scores are not. Images are
 512×512; for CAT-Seg they are 640×640, of which the evaluation script makes five crops.
 
+`openvino-bf16` lets OpenVINO compute in bf16, as `zeg --precision bf16` does; the other engines compute in f32 or with 8-bit integers.
+
 zeg is started anew in every round (one warm-up run, one measured run), because its benchmark is a command. Its memory is
 that of these runs; the memory of the other engines includes loading their packages.
 
@@ -48,7 +50,7 @@ DECODER_LAYERS, DECODER_HEADS, HIDDEN = 3, 8, 2048
 FOCAL, DICE = 100.0, 1.0
 REGIONS = 16  # region tokens of CLIP-RC, on a 4×4 lattice
 CONFIGS = {"zegformer": "configs/voc12/zegformer-r50.toml", "cat-seg": "configs/coco-stuff164k/cat-seg-vitb.toml"}
-ENGINES = ["torch", "torch-compile", "onnxruntime", "onnxruntime-int8", "onnxruntime-zeg", "openvino", "openvino-int8"]
+ENGINES = ["torch", "torch-compile", "onnxruntime", "onnxruntime-int8", "onnxruntime-zeg", "openvino", "openvino-bf16", "openvino-int8"]
 
 
 def parameter_shapes(method):
@@ -566,19 +568,19 @@ def onnxruntime_engine(weights, folder, threads, batch, variant, method, zeg):
     return lambda: session.run(None, given)[0]
 
 
-def openvino_engine(weights, folder, threads, batch, integers, method):
+def openvino_engine(weights, folder, threads, batch, precision, method):
     import openvino
 
     core = openvino.Core()
     model = core.read_model(export_onnx(weights, folder, method))
     images, text = inputs(batch)
-    if integers:
+    if precision == "int8":
         import nncf
 
         calibration = nncf.Dataset([{"images": images, "text": text}])
         kind = nncf.ModelType.TRANSFORMER
         model = nncf.quantize(model, calibration, model_type=kind, subset_size=1, fast_bias_correction=True)
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     compiled = core.compile_model(model, "CPU", settings)
     return lambda: compiled({"images": images, "text": text})[0]
 
@@ -597,7 +599,7 @@ def worker(args):
             run = onnxruntime_engine(*settings, variant, args.method, args.zeg)
         else:
             make = {"torch": torch_engine, "openvino": openvino_engine}[kind]
-            run = make(*settings, bool(variant), args.method)
+            run = make(*settings, variant, args.method)
     result = run()
     np.save(pathlib.Path(args.folder) / f"{args.worker}.npy", result)
     print(json.dumps({"ready": True}), flush=True)
