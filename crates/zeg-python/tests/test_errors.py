@@ -10,6 +10,7 @@ from conftest import CLASSES, stripes
 from PIL import Image
 
 import zeg
+from zeg import _errors
 
 WRONG = {
     "floats beyond 1": stripes(1).astype(np.float32),
@@ -211,6 +212,22 @@ def test_wrong_models(tmp_path):
     for make in [zeg.Segmenter, zeg.Encoding, zeg.Segmentation]:
         with pytest.raises(TypeError):
             make()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("compare with `zeg segment --refine none`", "compare with `zeg segment --refine none`"),
+        ("`zeg models --json`; leave --text-classes out", "`zeg models --json`; leave text_classes= out"),
+        ("`--seen-offset -0.1` or `--weights mini`", '`seen_offset=-0.1` or `weights="mini"`'),
+        ("use --opset 21, such as `--dynamic-size`", "use opset=21, such as `dynamic_size=`"),
+        ("--activation quick-gelu overrides it", 'activation="quick-gelu" overrides it'),
+        ("name a model with --model", "name a model with model"),
+        ("an odd ` and --size", "an odd ` and size="),
+    ],
+)
+def test_options_in_messages_become_arguments_but_commands_stay(sentence, expected):
+    assert _errors.in_python(sentence) == expected
 
 
 def test_exceptions_keep_their_hint_between_processes():

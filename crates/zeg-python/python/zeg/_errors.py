@@ -97,10 +97,27 @@ _KINDS = {
 }
 
 
+_QUOTED = re.compile(r"(`[^`]*`)")
+_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
+
+
 def in_python(text: str) -> str:
-    """Returns a sentence of the program with the names of arguments in place of its options."""
+    """Returns a sentence of the program with the names of arguments in place of its options.
+
+    A command in backticks is one for a shell, and stays as it is.
+    """
+    return "".join(part if part.startswith("`zeg ") else _with_arguments(part) for part in _QUOTED.split(text))
+
+
+def _with_arguments(text: str) -> str:
+    whole = re.fullmatch(r"`--([a-z][a-z-]*) (\S+)`", text)
+    if whole:
+        name, value = whole.group(1).replace("-", "_"), whole.group(2)
+        return f"`{name}={value}`" if re.fullmatch(_NUMBER, value) else f'`{name}="{value}"`'
     text = re.sub(r"--(activation|precision|device) ([a-z0-9-]+)(?= overrides)", r'\1="\2"', text)
     text = text.replace("--model", "model")
+    # Between an option and its number stands a blank in the program, and nothing in Python.
+    text = re.sub(rf"--([a-z][a-z-]*) (?={_NUMBER}\b)", r"--\1", text)
     return re.sub(r"--([a-z][a-z-]*)", lambda found: found.group(1).replace("-", "_") + "=", text)
 
 
