@@ -415,8 +415,17 @@ fn of_weights(error: &WeightsError) -> Option<String> {
             "every command takes the file as it is, such as `zeg segment … --model FILE` and `zeg eval FILE`".into()
         }
         WeightsError::Write { source, .. } => of_write(source).into(),
+        WeightsError::Read { path, source } if looks_like_a_name(path, source) => {
+            "`zeg models` lists the names of published weights; a file needs its whole path".into()
+        }
         WeightsError::Read { .. } | WeightsError::TarFile { .. } => return None,
     })
+}
+
+/// Returns whether a path that leads nowhere may have been meant as the name of weights.
+fn looks_like_a_name(path: &Path, error: &std::io::Error) -> bool {
+    let is_word = path.components().count() == 1 && path.extension().is_none();
+    is_word && error.kind() == std::io::ErrorKind::NotFound
 }
 
 fn of_train(error: &TrainError) -> Option<String> {

@@ -239,3 +239,59 @@ fn combinations_that_do_not_fit_are_refused_with_a_hint() {
     refused(&[], 1, "hint: use --overwrite");
     assert_eq!(fs::read(folder.join("m.onnx")).unwrap(), b"");
 }
+
+#[test]
+fn an_export_replaces_nothing_that_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let refused = |arguments: &[&str], texts: [&str; 2]| {
+        let output = zeg(folder, &["export"]).args(arguments).assert().code(1);
+        let message = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+        for text in texts {
+            assert!(message.contains(text), "{arguments:?}: {message}");
+        }
+    };
+    let another = "hint: name another file after -o";
+    export(folder, "graph.onnx", &[]);
+    let model = fs::read(folder.join("graph.onnx")).unwrap();
+    for name in ["model.safetensors", "m.head.onnx", "names.txt"] {
+        fs::write(folder.join(name), &model).unwrap();
+    }
+    let own = [
+        "model.safetensors",
+        "-o",
+        "./model.safetensors",
+        "--overwrite",
+    ];
+    refused(&own, ["which it reads", another]);
+    let part = ["m.head.onnx", "-o", "m.onnx", "--overwrite"];
+    refused(&part, ["m.head.onnx, which it reads", another]);
+    let classes = [
+        "mini",
+        "-o",
+        "names.txt",
+        "--classes",
+        "names.txt",
+        "--overwrite",
+    ];
+    refused(&classes[..], ["", ""]);
+    for name in ["model.safetensors", "m.head.onnx", "names.txt"] {
+        assert_eq!(fs::read(folder.join(name)).unwrap(), model, "{name}");
+    }
+    refused(
+        &["mini", "-o", "j.onnx", "--json=j.onnx"],
+        ["--json", "hint: "],
+    );
+    refused(&["mini", "-o", "folder/"], ["a folder", "hint: "]);
+    refused(
+        &["mini", "-o", "t.onnx", "--text", "missing.npy"],
+        ["--classes", "hint: "],
+    );
+    refused(
+        &["nosuch", "-o", "t.onnx"],
+        ["nosuch", "hint: `zeg models`"],
+    );
+    for name in ["j.onnx", "folder", "t.onnx"] {
+        assert!(!folder.join(name).exists(), "{name}");
+    }
+}

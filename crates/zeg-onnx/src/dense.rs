@@ -1,11 +1,12 @@
 //! The graphs of models that give every class a map of logits: the input, the model, and the scores of pixels.
 
-use zeg_model::method::Scoring;
+use zeg_model::{method::Scoring, vision::VisionTransformer};
 
 use crate::{
     OnnxError,
     bytes::resize_bytes,
-    graph::{Attribute, Finished, Graph},
+    calibration::calibrate,
+    graph::{Attribute, Finished, Graph, Precision},
     params::ParameterSet,
     settings::{Classes, Request, Settings},
     shapes::Size,
@@ -61,6 +62,14 @@ pub(crate) trait DenseModel {
         true
     }
 
+    /// Returns the image tower, under `backbone` in the parameters.
+    fn tower(&self) -> &VisionTransformer;
+
+    /// Returns the usual side of the images that the tower gets, in pixels.
+    fn side(&self) -> usize {
+        self.tower().config().input_resolution
+    }
+
     /// Encodes padded images `[batch, 3, height, width]`.
     fn encode(&self, g: &mut Graph, frame: &Frame) -> Vec<Feature>;
 
@@ -83,8 +92,12 @@ pub(crate) struct Frame {
 /// Builds the graphs of a dense model.
 pub(crate) fn graphs(model: &dyn DenseModel, request: &Request) -> Result<Vec<Part>, OnnxError> {
     model.check(request.settings)?;
-    let params = ParameterSet::of_model(request.model, |name| model.reads(name));
+    let mut params = ParameterSet::of_model(request.model, |name| model.reads(name));
     let settings = request.settings;
+    if settings.precision == Precision::Int8Qdq {
+        let statistics = request.facts().normalization;
+        calibrate(&mut params, model.tower(), model.side(), &statistics);
+    }
     let new = || Graph::new(&params, settings.opset, settings.precision);
     let mut g = new();
     let frame = input(&mut g, request);

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+mod calibration;
 mod decoder;
 mod dense;
 mod error;
@@ -18,6 +19,7 @@ mod operators;
 mod params;
 pub mod proto;
 mod regions;
+mod rounding;
 mod settings;
 mod shapes;
 mod tower;

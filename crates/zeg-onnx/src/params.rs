@@ -114,6 +114,11 @@ impl ParameterSet {
         })
     }
 
+    /// Puts a parameter into the set.
+    pub(crate) fn put(&mut self, name: String, parameter: Parameter) {
+        self.0.insert(name, parameter);
+    }
+
     /// Returns whether there is a parameter of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)

@@ -113,6 +113,15 @@ impl Export<'_> {
         output.with_extension(format!("{part}.{extension}"))
     }
 
+    /// Returns every file that an export may write for an output path, whatever the model and the settings.
+    pub fn files_of(output: &Path) -> Vec<PathBuf> {
+        let parts = ["", "encoder", "head", "regions", "crops"];
+        let graphs = parts.iter().map(|part| Self::path_of(output, part));
+        graphs
+            .flat_map(|graph| [OnnxFile::data_path(&graph), graph])
+            .collect()
+    }
+
     /// Builds the graphs and writes them.
     ///
     /// A model in parts becomes several files beside each other ([`Export::path_of`]).
@@ -214,7 +223,8 @@ fn refuse_existing(paths: impl Iterator<Item = PathBuf>) -> Result<(), OnnxError
     let all = paths.flat_map(|path| [OnnxFile::data_path(&path), path]);
     for path in all {
         if path.symlink_metadata().is_ok() {
-            let source = std::io::ErrorKind::AlreadyExists.into();
+            let kind = std::io::ErrorKind::AlreadyExists;
+            let source = std::io::Error::new(kind, "the file exists already");
             return Err(OnnxError::Write { path, source });
         }
     }

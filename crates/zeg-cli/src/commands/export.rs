@@ -1,6 +1,7 @@
 //! `zeg export`: writes a model as ONNX files, which other runtimes compute.
 
 mod args;
+mod places;
 mod result;
 
 use std::process::ExitCode;
@@ -11,9 +12,12 @@ use zeg::{
 };
 use zeg_base::plural::counted;
 
-pub(crate) use self::args::ExportArgs;
 #[cfg(feature = "schema")]
 pub(crate) use self::result::output_schema;
+pub(crate) use self::{
+    args::{ExportArgs, UnusedText},
+    places::ExportPlaceError,
+};
 use self::{
     args::{ExportSettings, Size},
     result::ExportResult,
@@ -39,6 +43,7 @@ fn export(
     settings: &ExportSettings,
     verbosity: Verbosity,
 ) -> anyhow::Result<()> {
+    places::check(settings)?;
     let output = settings.existing.place(&settings.output)?;
     settings.compute.open_device()?;
     let segmenter = open_segmenter(

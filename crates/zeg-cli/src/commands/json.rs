@@ -112,6 +112,14 @@ impl JsonTarget {
         matches!(self.place, JsonPlace::Stdout | JsonPlace::Host)
     }
 
+    /// Returns the file that the document goes to, if it goes to a file.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match &self.place {
+            JsonPlace::File(path) => Some(path),
+            JsonPlace::Stdout | JsonPlace::Host => None,
+        }
+    }
+
     /// Writes a result as a document; a closed pipe is no error.
     ///
     /// - `result`: a struct or a map

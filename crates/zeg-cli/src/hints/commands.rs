@@ -2,6 +2,7 @@
 
 use crate::commands::{
     eval::{DescriptionMissing, ReplacesInput},
+    export::{ExportPlaceError, UnusedText},
     journal::ResultsError,
     json::JsonRefused,
     model_file::NotPulled,
@@ -41,6 +42,14 @@ pub(super) fn of_commands(cause: &(dyn std::error::Error + 'static)) -> Option<S
     }
     if let Some(error) = cause.downcast_ref::<MergeError>() {
         return Some(error.hint().into());
+    }
+    if let Some(error) = cause.downcast_ref::<ExportPlaceError>() {
+        return Some(error.hint().into());
+    }
+    if cause.is::<UnusedText>() {
+        return Some(
+            "add --classes, or leave --text out and give the table's rows to the graph".into(),
+        );
     }
     if cause.is::<OutputExists>() {
         return Some("use --overwrite to replace it".into());

@@ -1,6 +1,9 @@
 //! The graph of CLIP-RC.
 
-use zeg_model::methods::clip_rc::{ClipRc, ClipRcConfig};
+use zeg_model::{
+    methods::clip_rc::{ClipRc, ClipRcConfig},
+    vision::VisionTransformer,
+};
 
 use super::{MethodGraphs, model_of, zegclip};
 use crate::{
@@ -26,26 +29,37 @@ impl MethodGraphs for ClipRcGraphs {
 
     fn graphs(&self, request: &Request) -> Result<Vec<Part>, OnnxError> {
         let model: &ClipRc = model_of(request)?;
-        dense::graphs(&ClipRcParts(model.config()), request)
+        let parts = ClipRcParts {
+            config: model.config(),
+            tower: &model.backbone,
+        };
+        dense::graphs(&parts, request)
     }
 }
 
-struct ClipRcParts<'a>(&'a ClipRcConfig);
+struct ClipRcParts<'a> {
+    config: &'a ClipRcConfig,
+    tower: &'a VisionTransformer,
+}
 
 impl DenseModel for ClipRcParts<'_> {
+    fn tower(&self) -> &VisionTransformer {
+        self.tower
+    }
+
     fn reads(&self, name: &str) -> bool {
         !name.starts_with("decode_head.recovery_decoder.") // for training only
     }
 
     fn encode(&self, g: &mut Graph, frame: &Frame) -> Vec<Feature> {
-        zegclip::encode(g, Tower::new(&self.0.encoder), frame)
+        zegclip::encode(g, Tower::new(&self.config.encoder), frame)
     }
 
     fn score(&self, g: &mut Graph, features: &[Value], text: &Value) -> Vec<Layer> {
         let [map, global, regions] = features else {
             return Vec::new();
         };
-        let head = &self.0.head;
+        let head = &self.config.head;
         g.scope("decode_head", |g| {
             let dim = map.dim(3).known().unwrap_or(0) as i64;
             let patches = g.reshape(map, &[0, -1, dim]);

@@ -1,6 +1,9 @@
 //! The graph of ZegCLIP.
 
-use zeg_model::methods::zegclip::{ZegClip, ZegClipConfig};
+use zeg_model::{
+    methods::zegclip::{ZegClip, ZegClipConfig},
+    vision::VisionTransformer,
+};
 
 use super::{MethodGraphs, model_of};
 use crate::{
@@ -25,11 +28,18 @@ impl MethodGraphs for ZegClipGraphs {
 
     fn graphs(&self, request: &Request) -> Result<Vec<Part>, OnnxError> {
         let model: &ZegClip = model_of(request)?;
-        dense::graphs(&ZegClipParts(model.config()), request)
+        let parts = ZegClipParts {
+            config: model.config(),
+            tower: &model.backbone,
+        };
+        dense::graphs(&parts, request)
     }
 }
 
-struct ZegClipParts<'a>(&'a ZegClipConfig);
+struct ZegClipParts<'a> {
+    config: &'a ZegClipConfig,
+    tower: &'a VisionTransformer,
+}
 
 /// The encoding of an image by a tower with a head: patches, image embedding and region tokens.
 pub(super) fn encode(g: &mut Graph, tower: Tower, frame: &Frame) -> Vec<Feature> {
@@ -71,15 +81,19 @@ pub(super) fn features(g: &mut Graph, tokens: &Tokens, joint: &Value) -> Vec<Fea
 }
 
 impl DenseModel for ZegClipParts<'_> {
+    fn tower(&self) -> &VisionTransformer {
+        self.tower
+    }
+
     fn encode(&self, g: &mut Graph, frame: &Frame) -> Vec<Feature> {
-        encode(g, Tower::new(&self.0.encoder), frame)
+        encode(g, Tower::new(&self.config.encoder), frame)
     }
 
     fn score(&self, g: &mut Graph, features: &[Value], text: &Value) -> Vec<Layer> {
         let [map, global, ..] = features else {
             return Vec::new();
         };
-        let head = &self.0.head;
+        let head = &self.config.head;
         g.scope("decode_head", |g| {
             let dim = map.dim(3).known().unwrap_or(0);
             let patches = g.reshape(map, &[0, -1, dim as i64]);

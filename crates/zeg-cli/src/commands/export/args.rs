@@ -90,6 +90,13 @@ pub(crate) struct ExportArgs {
     compute: ComputeArgs,
 }
 
+/// A table of class embeddings is named, but the graph holds no classes.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--text: without --classes, class embeddings are an input of the graph, and no table is read"
+)]
+pub(crate) struct UnusedText;
+
 /// Returns the parser of `--opset`.
 fn opset() -> impl clap::builder::TypedValueParser<Value = i64> {
     clap::value_parser!(i64).range(OLDEST_OPSET..=NEWEST_OPSET)
@@ -161,6 +168,8 @@ pub(super) struct ExportSettings {
     pub(super) model_settings: ModelSettings,
     /// Classes that the graph holds; `None` if their embeddings are an input.
     pub(super) classes: Option<Vec<ClassQuery>>,
+    /// What `--classes` says, which may be the path of a file.
+    pub(super) class_source: Option<String>,
     /// Name or file of the prompt templates; `None` for the model's own.
     pub(super) templates: Option<String>,
     pub(super) cache: CacheUse,
@@ -185,12 +194,17 @@ impl ExportArgs {
     /// Returns an error if the class list cannot be read, or the file of `--json` may not be written.
     pub(super) fn settings(self) -> anyhow::Result<ExportSettings> {
         let classes = self.classes.as_deref().map(parse_classes_argument);
+        let model_settings = self
+            .model
+            .settings_in(&self.method, ModelPrecision::Float)?;
+        if classes.is_none() && model_settings.text.is_some() {
+            return Err(UnusedText.into());
+        }
         Ok(ExportSettings {
             model: self.checkpoint,
-            model_settings: self
-                .model
-                .settings_in(&self.method, ModelPrecision::Float)?,
+            model_settings,
             classes: classes.transpose().context("--classes")?,
+            class_source: self.classes,
             templates: self.templates,
             cache: CacheUse::of_flag(self.no_cache),
             size: match self.size {

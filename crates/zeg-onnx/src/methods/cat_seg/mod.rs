@@ -7,6 +7,7 @@ mod swin;
 use zeg_model::{
     config::VisionConfig,
     methods::cat_seg::{CatSeg, CatSegConfig},
+    vision::VisionTransformer,
 };
 
 use self::aggregator::Aggregator;
@@ -36,6 +37,7 @@ impl MethodGraphs for CatSegGraphs {
         let parts = CatSegParts {
             config: model.config(),
             encoder: model.backbone.config(),
+            backbone: &model.backbone,
         };
         dense::graphs(&parts, request)
     }
@@ -53,9 +55,18 @@ struct CatSegParts<'a> {
     config: &'a CatSegConfig,
     /// The image tower with the position table of its weights.
     encoder: &'a VisionConfig,
+    backbone: &'a VisionTransformer,
 }
 
 impl DenseModel for CatSegParts<'_> {
+    fn tower(&self) -> &VisionTransformer {
+        self.backbone
+    }
+
+    fn side(&self) -> usize {
+        self.config.side
+    }
+
     fn check(&self, settings: &Settings) -> Result<(), OnnxError> {
         if settings.batch == Some(1) {
             return Ok(());

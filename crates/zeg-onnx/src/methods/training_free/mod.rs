@@ -9,6 +9,7 @@ use zeg_model::{
         DenseAttention, LastBlock, NEIGHBOUR_SIGMA, TrainingFree, TrainingFreeConfig,
         calibrated::{Steps, middle_blocks},
     },
+    vision::VisionTransformer,
 };
 
 use super::{MethodGraphs, model_of, zegclip::features};
@@ -55,6 +56,7 @@ impl MethodGraphs for TrainingFreeGraphs {
         let parts = TrainingFreeParts {
             config: model.config(),
             tower: Tower::new(model.backbone.config()),
+            backbone: &model.backbone,
             facts: request.facts(),
         };
         dense::graphs(&parts, request)
@@ -79,10 +81,15 @@ impl MethodGraphs for TrainingFreeGraphs {
 struct TrainingFreeParts<'a> {
     config: TrainingFreeConfig,
     tower: Tower<'a>,
+    backbone: &'a VisionTransformer,
     facts: ModelFacts,
 }
 
 impl DenseModel for TrainingFreeParts<'_> {
+    fn tower(&self) -> &VisionTransformer {
+        self.backbone
+    }
+
     fn encode(&self, g: &mut Graph, frame: &Frame) -> Vec<Feature> {
         let mut all = self.encode_images(g, &frame.images);
         if self
