@@ -76,7 +76,7 @@ fn rounded(row: &[f32], plans: &[Option<Plan>]) -> Vec<f32> {
             let mut values: Vec<f64> = plan.order.iter().map(|&i| f64::from(group[i])).collect();
             let count = values.len();
             for (place, &input) in plan.order.iter().enumerate() {
-                let is_largest = group[input].abs() == largest;
+                let is_largest = group[input].abs() >= largest;
                 if !is_largest {
                     steps[input] = on_grid(values[place]);
                 }
