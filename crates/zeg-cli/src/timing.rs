@@ -4,11 +4,11 @@
 //! decoder, the scores of every class and pixel, and the best class. The values of the weights do not change its time, so
 //! an experiment that was never trained is measured with generated weights.
 
-use std::{fs, time::Instant};
+use std::{fs, io, time::Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
-use zeg::session::{Question, Session, SessionSettings};
+use zeg::session::{Question, ScoredStrip, Session, SessionSettings, StripVisitor};
 use zeg_data::DataError;
 use zeg_image::{IGNORE_LABEL, RgbImage};
 use zeg_model::{
@@ -94,6 +94,25 @@ pub fn measure<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Result
     })
 }
 
+/// What reads the results of a forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// The best class of every pixel.
+    Labels,
+    /// The best class of every pixel, and the scores of all classes.
+    Scores,
+}
+
+/// A reader of all scores that only counts them.
+struct Counter(usize);
+
+impl StripVisitor for Counter {
+    fn visit(&mut self, strip: &ScoredStrip) -> io::Result<()> {
+        self.0 += strip.scores.len();
+        Ok(())
+    }
+}
+
 /// Measures the segmentation of images by the session that all commands use; each image is one window.
 ///
 /// # Errors
@@ -101,6 +120,7 @@ pub fn measure<E>(runs: usize, mut run: impl FnMut() -> Result<(), E>) -> Result
 pub fn forward(
     model: &dyn Model,
     classes: usize,
+    reader: Reader,
     amount: Amount,
     device: &Device,
 ) -> anyhow::Result<Timing> {
@@ -130,7 +150,11 @@ pub fn forward(
     let session = Session::new(model, &settings, device);
     measure(runs, || {
         for image in &images {
-            session.segment(image, &Question::labels(&classes), &mut [])?;
+            let question = Question::labels(&classes);
+            match reader {
+                Reader::Labels => session.segment(image, &question, &mut [])?,
+                Reader::Scores => session.segment(image, &question, &mut [&mut Counter(0)])?,
+            };
         }
         Ok(())
     })

@@ -32,6 +32,7 @@ mod matrix;
 mod ops;
 mod panels;
 mod pieces;
+pub mod score_rows;
 mod softmax;
 
 pub use activation::Activation;

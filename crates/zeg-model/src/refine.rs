@@ -9,11 +9,7 @@ use zeg_image::{RgbImage, resize_bilinear};
 
 use self::pamr::Pamr;
 use crate::{
-    ModelError,
-    classes::ClassQueries,
-    method::Scoring,
-    score_map::ScoreMap,
-    scores::{ScoreField, Strip},
+    ModelError, classes::ClassQueries, method::Scoring, score_map::ScoreMap, scores::ScoreField,
 };
 
 /// Side of a cell of the grid that scores are refined on, in pixels of the resized image.
@@ -24,6 +20,8 @@ const COMPETES: f32 = 0.02;
 /// Part of the largest share of any class that a class must reach somewhere in the image to be taken for present; chosen
 /// on `train` of VOC 2012 (docs/src/project/training-free.md).
 const PRESENT: f32 = 0.7;
+/// Number of classes that are refined at once; more would need more memory.
+const REFINED_TOGETHER: usize = 32;
 /// Smallest share of a class, so that its logarithm is finite.
 const LEAST: f32 = 1e-6;
 
@@ -87,14 +85,15 @@ impl Refinement {
         }
         let [height, width] = field.size().map(|side| side.div_ceil(CELL));
         let classes = field.classes();
-        let floats = classes.saturating_mul(4) + Pamr::NUMBERS_A_PIXEL;
+        let maps = classes.saturating_add(2 * REFINED_TOGETHER);
+        let floats = maps.saturating_add(Pamr::NUMBERS_A_PIXEL);
         check(product(&[height, width, floats, size_of::<f32>()])).map_err(|source| {
             ModelError::Memory {
                 what: format!("refining the scores of {classes} classes on {width}×{height} cells"),
                 source,
             }
         })?;
-        let mut shares = shares(&field.strip(0..height, [height, width])); // [classes, height, width]
+        let mut shares = shares(field, [height, width]); // [classes, height, width]
         let cells = (height * width).max(1);
         if self == Self::PresentPamr && scoring == Scoring::Softmax {
             leave_out_absent(&mut shares, cells);
@@ -107,14 +106,17 @@ impl Refinement {
             .filter(|(_, share)| share.iter().any(|&share| share >= competes))
             .map(|(class, _)| class)
             .collect();
-        let maps: Vec<f32> = competing
-            .iter()
-            .flat_map(|&class| &shares[class * cells..][..cells])
-            .copied()
-            .collect();
-        let refined = Pamr::new(&resize_bilinear(image, width, height)).refine(&maps);
-        for (&class, refined) in competing.iter().zip(refined.chunks_exact(cells)) {
-            shares[class * cells..][..cells].copy_from_slice(refined);
+        let pamr = Pamr::new(&resize_bilinear(image, width, height));
+        for classes in competing.chunks(REFINED_TOGETHER) {
+            let maps: Vec<f32> = classes
+                .iter()
+                .flat_map(|&class| &shares[class * cells..][..cells])
+                .copied()
+                .collect();
+            let refined = pamr.refine(&maps);
+            for (&class, refined) in classes.iter().zip(refined.chunks_exact(cells)) {
+                shares[class * cells..][..cells].copy_from_slice(refined);
+            }
         }
         if scoring == Scoring::Softmax {
             shares
@@ -159,29 +161,22 @@ fn leave_out_absent(shares: &mut [f32], cells: usize) {
     }
 }
 
-/// Returns the scores of a strip of all rows, those of a softmax from 0 to 1: `[classes, rows, width]`. Other scores stay
-/// as they are compared, since sums of masks can exceed 1.
-fn shares(strip: &Strip) -> Vec<f32> {
-    let (rows, width) = (strip.rows(), strip.width);
-    let scored: Vec<Vec<f32>> = (0..rows)
-        .into_par_iter()
-        .map(|row| match strip.scoring {
-            Scoring::Softmax => strip.scores(row),
-            Scoring::Sigmoid | Scoring::MaskSum => {
-                let length = strip.classes * width;
-                strip.values()[row * length..][..length].to_vec()
-            }
-        })
-        .collect();
-    let mut shares = vec![0.0; strip.classes * rows * width];
-    shares
-        .par_chunks_mut((rows * width).max(1))
-        .enumerate()
-        .for_each(|(class, share)| {
-            for (share, scores) in share.chunks_exact_mut(width.max(1)).zip(&scored) {
-                share.copy_from_slice(&scores[class * width..][..width]);
-            }
-        });
+/// Returns the scores of all pixels at a size, those of a softmax from 0 to 1: `[classes, height, width]`. Other scores
+/// stay as they are compared, since sums of masks can exceed 1.
+fn shares(field: &ScoreField, [height, width]: [usize; 2]) -> Vec<f32> {
+    let mut shares = vec![0.0; field.classes() * height * width];
+    field.each_strip([height, width], |strip| match strip.scoring {
+        Scoring::Softmax => {
+            let rows: Vec<Vec<f32>> = (0..strip.rows())
+                .into_par_iter()
+                .map(|row| strip.scores(row))
+                .collect();
+            strip.copy_into(&rows.concat(), &mut shares, height);
+        }
+        Scoring::Sigmoid | Scoring::MaskSum => {
+            strip.copy_into(strip.values(), &mut shares, height);
+        }
+    });
     shares
 }
 
@@ -276,7 +271,7 @@ mod tests {
             .apply(&field, &image, Scoring::Softmax)
             .unwrap();
         let size = [refined.height, refined.width];
-        let plain = shares(&field.strip(0..size[0], size));
+        let plain = shares(&field, size);
         let largest = plain
             .iter()
             .zip(&refined.values)

@@ -155,9 +155,9 @@ impl<'a> Scan<'a> {
         self.field.strips(self.size).collect()
     }
 
-    /// Returns the bytes of the scores of some rows, and those that are needed beside them to compute them, at least.
-    pub fn bytes_of_rows(&self, rows: usize) -> [u64; 2] {
-        self.field.bytes_of_rows(rows, self.size)
+    /// Returns the bytes of the scores of some rows.
+    pub fn bytes_of_rows(&self, rows: usize) -> u64 {
+        self.field.bytes_of_rows(rows, self.size[1])
     }
 
     /// Computes the scores of some rows of the image. Ask for rows from top to bottom: windows above the rows of
@@ -166,13 +166,34 @@ impl<'a> Scan<'a> {
     /// # Errors
     /// Returns an error if the device cannot be read.
     pub fn strip(&mut self, rows: Range<usize>) -> Result<Strip, ModelError> {
-        let needed = self.field.source_rows(&rows, self.size[0]);
-        self.field.forget_above(needed.start);
-        self.score_up_to(needed.end.saturating_sub(1))?;
+        let size = self.size;
+        let field = self.field_of(&rows)?;
         let started = Instant::now();
-        let strip = self.field.strip(rows, self.size);
+        let strip = field.strip(rows, size);
         self.stages.scores += started.elapsed();
         Ok(strip)
+    }
+
+    /// Encodes and scores the windows that some rows of the image need, drops those above them, and returns the field.
+    /// Ask for rows from top to bottom.
+    ///
+    /// # Errors
+    /// Returns an error if the device cannot be read.
+    pub fn field_of(&mut self, rows: &Range<usize>) -> Result<&ScoreField, ModelError> {
+        let needed = self.field.source_rows(rows, self.size[0]);
+        self.field.forget_above(needed.start);
+        self.score_up_to(needed.end.saturating_sub(1))?;
+        Ok(&self.field)
+    }
+
+    /// Returns the field with the windows of the rows that were asked for last.
+    pub fn field(&self) -> &ScoreField {
+        &self.field
+    }
+
+    /// Returns height and width that scores are computed at.
+    pub fn size(&self) -> [usize; 2] {
+        self.size
     }
 
     /// Encodes and scores the windows that start at or above a row and are not scored yet.

@@ -34,14 +34,11 @@ impl ScoreMap {
     /// Computes all scores of a field.
     pub(crate) fn of_field(field: &ScoreField) -> Self {
         let [height, width] = field.size();
-        let rows = field.rows(0..height); // [height, classes, width]
-        let classes = rows.len() / (height * width).max(1);
-        let mut values = Vec::with_capacity(rows.len());
-        for class in 0..classes {
-            for row in rows.chunks_exact((classes * width).max(1)) {
-                values.extend_from_slice(&row[class * width..(class + 1) * width]);
-            }
-        }
+        let classes = field.classes();
+        let mut values = vec![0.0; classes * height * width];
+        field.each_strip(field.size(), |strip| {
+            strip.copy_into(strip.values(), &mut values, height);
+        });
         Self {
             classes,
             height,

@@ -6,18 +6,15 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use rayon::prelude::*;
 use zeg_base::memory::product;
 use zeg_image::Window;
 
+mod mean;
+
+pub use self::mean::{Found, LabelTask, MeanScores};
 pub(crate) use crate::window_scores::host;
 use crate::{
-    ModelError,
-    inference::PlannedWindow,
-    method::Scoring,
-    resize::taps,
-    weights::first_not_finite,
-    window_scores::{MaskRow, sigmoid},
+    ModelError, inference::PlannedWindow, method::Scoring, resize::taps, weights::first_not_finite,
 };
 pub use crate::{
     strip::{Labelling, Strip},
@@ -25,9 +22,9 @@ pub use crate::{
 };
 
 /// Most bytes of scores in a strip; a single row may exceed it.
-const STRIP_BYTES: usize = 32 << 20;
-/// Most rows of a strip; longer strips would only distribute the work less evenly over threads.
-const MOST_ROWS: usize = 128;
+const STRIP_BYTES: usize = 16 << 20;
+/// Most rows of a strip; longer strips would only need more windows at once.
+pub const MOST_ROWS: usize = 128;
 
 /// The scores of one window and its place in the image.
 #[derive(Debug, Clone)]
@@ -176,159 +173,47 @@ impl ScoreField {
 
     /// Computes rows of scores: `[rows, classes, width]`. Rows that no window covers are 0.
     pub fn rows(&self, rows: Range<usize>) -> Vec<f32> {
-        let length = self.classes * self.width;
-        let mut values = vec![0.0; rows.len() * length];
-        values
-            .par_chunks_mut(length.max(1))
-            .zip(rows)
-            .for_each_init(
-                || (Vec::new(), vec![0.0_f32; self.width]),
-                |(line, counts), (scores, row)| self.fill_row(row, scores, line, counts),
-            );
-        values
+        self.strip(rows, self.size()).values
     }
 
-    /// Computes one row into `scores`, `[classes, width]` of zeros on entry; `line` and `counts` are scratch buffers.
-    fn fill_row(&self, row: usize, scores: &mut [f32], line: &mut Vec<f32>, counts: &mut [f32]) {
-        self.average(0, row, scores, line, counts);
-        if self.layers > 1 {
-            let mut layer_scores = vec![0.0; scores.len()];
-            for layer in 1..self.layers {
-                layer_scores.fill(0.0);
-                self.average(layer, row, &mut layer_scores, line, counts);
-                for (sum, score) in scores.iter_mut().zip(&layer_scores) {
-                    *sum += score;
-                }
-            }
-            let layers = self.layers as f32;
-            for score in scores.iter_mut() {
-                *score /= layers;
-            }
-        }
-        for (class, scores) in scores.chunks_exact_mut(self.width).enumerate() {
-            let offset = self.offsets.get(class).copied().unwrap_or(0.0);
-            for score in scores.iter_mut() {
-                *score -= offset;
-            }
-        }
-    }
-
-    /// Computes one row of the mean over a layer's windows into `scores`, `[classes, width]` of zeros on entry; `line`
-    /// and `counts` are scratch buffers.
-    fn average(
-        &self,
-        layer: usize,
-        row: usize,
-        scores: &mut [f32],
-        line: &mut Vec<f32>,
-        counts: &mut [f32],
-    ) {
-        counts.fill(0.0);
-        let covers = |placed: &&PlacedScores| {
-            let Window { y, height, .. } = placed.window;
-            placed.layer == layer && (y..y + height).contains(&row)
+    /// Returns whether a part of a row costs as much as the whole row.
+    fn has_whole_rows(&self) -> bool {
+        let is_whole = |placed: &PlacedScores| match &placed.content {
+            Content::Logits(logits) => logits.scored.is_some(),
+            Content::Masks(_) => false,
         };
-        for placed in self.windows.iter().filter(covers) {
-            let Window { x, y, width, .. } = placed.window;
-            match &placed.content {
-                Content::Logits(logits) => self.add_logits(logits, row - y, scores, line),
-                Content::Masks(masks) => {
-                    let mut shares = vec![0.0; width];
-                    let place = MaskRow {
-                        row: row - y,
-                        first_column: x,
-                        row_width: self.width,
-                    };
-                    masks.add_row(place, scores, line, &mut shares);
-                }
-            }
-            for count in &mut counts[x..x + width] {
-                *count += 1.0;
-            }
-        }
-        for scores in scores.chunks_exact_mut(self.width) {
-            for (score, count) in scores.iter_mut().zip(counts.iter()) {
-                *score /= count.max(1.0);
-            }
-        }
+        self.windows.iter().any(is_whole)
     }
 
-    /// Adds one row of a window, counted from the window's top, to `scores`, `[classes, width]` of the field.
-    fn add_logits(&self, part: &WindowLogits, row: usize, scores: &mut [f32], line: &mut Vec<f32>) {
-        let Window { x, width, .. } = part.window;
-        if let Some(scored) = &part.scored {
-            let (top, bottom, fraction) = part.rows[row];
-            let score = |logit: f32| match self.scoring {
-                Scoring::Sigmoid => sigmoid(logit),
-                Scoring::Softmax | Scoring::MaskSum => logit,
-            };
-            let mut below = Vec::new();
-            for (class, scores) in scores.chunks_exact_mut(self.width).enumerate() {
-                part.scored_row(class, top, scored, score, line);
-                part.scored_row(class, bottom, scored, score, &mut below);
-                for (value, below) in line.iter_mut().zip(&below) {
-                    *value = *value * (1.0 - fraction) + below * fraction;
-                }
-                let columns = part.columns[..width].iter();
-                for (score, &(left, right, fraction)) in
-                    scores[x..x + width].iter_mut().zip(columns)
-                {
-                    *score += line[left] * (1.0 - fraction) + line[right] * fraction;
-                }
-            }
-            return;
-        }
-        let (top, bottom, fraction) = part.rows[row];
-        let [h, w] = part.grid;
-        let grid_row = |class: usize, r: usize| &part.values[(class * h + r) * w..][..w];
-        for (class, scores) in scores.chunks_exact_mut(self.width).enumerate() {
-            line.clear();
-            line.extend(
-                grid_row(class, top)
-                    .iter()
-                    .zip(grid_row(class, bottom))
-                    .map(|(a, b)| a * (1.0 - fraction) + b * fraction),
-            );
-            let logits = part.columns[..width]
-                .iter()
-                .map(|&(left, right, fraction)| {
-                    line[left] * (1.0 - fraction) + line[right] * fraction
-                });
-            let scores = &mut scores[x..x + width];
-            match self.scoring {
-                Scoring::Sigmoid => {
-                    for (score, logit) in scores.iter_mut().zip(logits) {
-                        *score += sigmoid(logit);
-                    }
-                }
-                Scoring::Softmax | Scoring::MaskSum => {
-                    for (score, logit) in scores.iter_mut().zip(logits) {
-                        *score += logit;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Returns the strips that an image of `size` = `[height, width]` is divided into, from top to bottom.
-    pub fn strips(&self, [height, width]: [usize; 2]) -> impl Iterator<Item = Range<usize>> {
-        // When the field is larger than the image, a strip needs more rows of the field than it has itself.
-        let shrink = self.height.div_ceil(height.max(1)).max(1);
-        let row_bytes = self.classes * width.max(self.width * shrink) * size_of::<f32>();
+    /// Returns the strips that an image of `size` = `[height, width]` is divided into, from top to bottom, for a reader
+    /// of all scores.
+    pub fn strips(
+        &self,
+        [height, width]: [usize; 2],
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let row_bytes = self.classes * width * size_of::<f32>();
         let rows = (STRIP_BYTES / row_bytes.max(1)).clamp(1, MOST_ROWS);
         (0..height)
             .step_by(rows)
             .map(move |first| first..(first + rows).min(height))
     }
 
-    /// Returns the bytes of the scores of some rows of an image, and those of the rows of the field that they are
-    /// interpolated from, of which there may be one or two more.
+    /// Computes all rows at the size of an image, a strip at a time, in the same memory.
+    pub(crate) fn each_strip(&self, size: [usize; 2], mut visit: impl FnMut(&Strip)) {
+        let mean = MeanScores::new(&[(false, self)], size);
+        let mut buffer = Vec::new();
+        for rows in self.strips(size) {
+            let strip = mean.strip(rows, buffer);
+            visit(&strip);
+            buffer = strip.values;
+        }
+    }
+
+    /// Returns the bytes of the scores of some rows of an image.
     ///
-    /// - `size`: height and width of the image
-    pub(crate) fn bytes_of_rows(&self, rows: usize, [height, width]: [usize; 2]) -> [u64; 2] {
-        let source = rows.saturating_mul(self.height) / height.max(1);
-        let bytes = |rows, width| product(&[rows, self.classes, width, size_of::<f32>()]);
-        [bytes(rows, width), bytes(source.max(1), self.width)]
+    /// - `width`: number of columns of the image
+    pub(crate) fn bytes_of_rows(&self, rows: usize, width: usize) -> u64 {
+        product(&[rows, self.classes, width, size_of::<f32>()])
     }
 
     /// Returns the rows of the field from which the given rows of an image of `height` rows are interpolated.
@@ -341,42 +226,12 @@ impl ScoreField {
     }
 
     /// Computes rows of the scores at another image size, `[height, width]`, interpolated bilinearly.
-    pub fn strip(&self, rows: Range<usize>, [height, width]: [usize; 2]) -> Strip {
-        let source = self.source_rows(&rows, height);
-        let scores = self.rows(source.clone()); // [source rows, classes, self.width]
-        let vertical = taps(self.height, height);
-        let horizontal = taps(self.width, width);
-        let length = self.classes * width;
-        let mut values = vec![0.0; rows.len() * length];
-        values
-            .par_chunks_mut(length.max(1))
-            .zip(&vertical[rows.clone()])
-            .for_each_init(
-                || vec![0.0_f32; self.width],
-                |line, (strip, &(top, bottom, fraction))| {
-                    for (class, strip) in strip.chunks_exact_mut(width).enumerate() {
-                        let row = |y: usize| {
-                            let start = ((y - source.start) * self.classes + class) * self.width;
-                            &scores[start..start + self.width]
-                        };
-                        for ((value, a), b) in line.iter_mut().zip(row(top)).zip(row(bottom)) {
-                            *value = a * (1.0 - fraction) + b * fraction;
-                        }
-                        for (value, &(left, right, fraction)) in strip.iter_mut().zip(&horizontal) {
-                            *value = line[left] * (1.0 - fraction) + line[right] * fraction;
-                        }
-                    }
-                },
-            );
-        Strip {
-            first_row: rows.start,
-            classes: self.classes,
-            width,
-            scoring: self.scoring,
-            values,
-        }
+    pub fn strip(&self, rows: Range<usize>, size: [usize; 2]) -> Strip {
+        MeanScores::new(&[(false, self)], size).strip(rows, Vec::new())
     }
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod volume_tests;

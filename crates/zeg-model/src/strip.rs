@@ -3,6 +3,10 @@
 use rayon::prelude::*;
 use zeg_base::calibration::Calibration;
 use zeg_image::IGNORE_LABEL;
+use zeg_kernels::{
+    Level,
+    score_rows::{best_classes, exponentials},
+};
 
 use crate::method::Scoring;
 
@@ -16,6 +20,7 @@ pub struct Strip {
     /// Number of columns.
     pub width: usize,
     pub(crate) scoring: Scoring,
+    pub(crate) level: Level,
     /// `[rows, classes, width]`: averaged scores, or logits where classes compete.
     pub(crate) values: Vec<f32>,
 }
@@ -60,52 +65,6 @@ impl Labelling {
 }
 
 impl Strip {
-    /// Returns the strip of the mirrored image, with the order of columns reversed.
-    #[must_use]
-    pub fn mirrored(mut self) -> Self {
-        self.values
-            .par_chunks_mut(self.width.max(1))
-            .for_each(<[f32]>::reverse);
-        self
-    }
-
-    /// Adds the values of a strip of the same rows and classes.
-    pub fn add(&mut self, other: &Self) {
-        self.values
-            .par_iter_mut()
-            .zip(&other.values)
-            .for_each(|(value, other)| *value += other);
-    }
-
-    /// Divides the values by a count; a count of 1 leaves them bit-identical.
-    pub fn divide(&mut self, count: usize) {
-        if count > 1 {
-            let count = count as f32;
-            self.values.par_iter_mut().for_each(|value| *value /= count);
-        }
-    }
-
-    /// Returns the strip with the scores of some classes lowered, which changes the calibration of the same scores.
-    ///
-    /// - `lowered`: `[classes]`
-    #[must_use]
-    pub fn lowered(&self, lowered: &[bool], by: f32) -> Self {
-        let mut strip = self.clone();
-        let length = self.classes * self.width;
-        strip.values.par_chunks_mut(length.max(1)).for_each(|row| {
-            for (scores, _) in row
-                .chunks_exact_mut(self.width.max(1))
-                .zip(lowered)
-                .filter(|(_, lowered)| **lowered)
-            {
-                for score in scores {
-                    *score -= by;
-                }
-            }
-        });
-        strip
-    }
-
     /// Returns the values that are compared between classes, `[rows, classes, width]`: averaged scores, which can
     /// exceed 1 with [`Scoring::MaskSum`], or logits with [`Scoring::Softmax`].
     pub fn values(&self) -> &[f32] {
@@ -117,32 +76,33 @@ impl Strip {
     ///
     /// - `offsets`: `[classes]`, what was subtracted from the values; empty for nothing
     pub fn is_tied(&self, offsets: &[f32]) -> bool {
-        /// Relative difference that rounding explains.
-        const ROUNDING: f32 = 1e-5;
+        let ties = Ties::new(self.scoring, offsets);
         let length = self.classes * self.width;
-        if self.classes < 2 || length == 0 {
-            return false;
+        let mut rows = self.values.chunks_exact(length.max(1));
+        ties.are_possible(self.classes)
+            && length > 0
+            && rows.all(|row| ties.hold(&self.rows_of(row)))
+    }
+
+    fn rows_of<'r>(&self, values: &'r [f32]) -> Rows<'r> {
+        Rows {
+            level: self.level,
+            scoring: self.scoring,
+            values,
+            stride: self.width,
         }
-        // A softmax depends on differences of logits; other scores are compared by their ratios.
-        let least = match self.scoring {
-            Scoring::Softmax => 1.0,
-            Scoring::Sigmoid | Scoring::MaskSum => 0.0,
-        };
-        // Digits that values lose when an offset is subtracted and added again.
-        let largest = offsets.iter().fold(0.0_f32, |most, by| most.max(by.abs()));
-        let lost = 4.0 * largest * f32::EPSILON;
-        let offset = |class: usize| offsets.get(class).copied().unwrap_or(0.0);
-        let is_tied_at = |row: &[f32], x: usize| {
-            let values = row.iter().skip(x).step_by(self.width).enumerate();
-            let ends = (f32::INFINITY, f32::NEG_INFINITY);
-            let (low, high) = values.fold(ends, |(low, high), (class, value)| {
-                let value = value + offset(class);
-                (low.min(value), high.max(value))
-            });
-            high - low <= ROUNDING * high.abs().max(least) + lost
-        };
-        let mut rows = self.values.chunks_exact(length);
-        rows.all(|row| (0..self.width).all(|x| is_tied_at(row, x)))
+    }
+
+    /// Copies values of the strip, `[rows, classes, width]`, into those of an image of `height` rows:
+    /// `[classes, height, width]`.
+    pub(crate) fn copy_into(&self, values: &[f32], image: &mut [f32], height: usize) {
+        let width = self.width.max(1);
+        let rows = values.chunks_exact((self.classes * width).max(1));
+        for (row, values) in (self.first_row..).zip(rows) {
+            for (class, values) in values.chunks_exact(width).enumerate() {
+                image[(class * height + row) * width..][..width].copy_from_slice(values);
+            }
+        }
     }
 
     /// Returns the number of rows.
@@ -154,12 +114,7 @@ impl Strip {
     pub fn scores(&self, row: usize) -> Vec<f32> {
         let length = self.classes * self.width;
         let mut scores = self.values[row * length..][..length].to_vec();
-        match self.scoring {
-            Scoring::Sigmoid | Scoring::MaskSum => scores
-                .iter_mut()
-                .for_each(|score| *score = score.clamp(0.0, 1.0)),
-            Scoring::Softmax => softmax_columns(&mut scores, self.width),
-        }
+        to_scores(self.level, self.scoring, &mut scores, self.width);
         scores
     }
 
@@ -171,45 +126,66 @@ impl Strip {
     ///   it
     pub fn label(&self, rule: &Labelling, labels: &mut [u16], confidence: Option<&mut [f32]>) {
         let length = self.classes * self.width;
+        let width = self.width.max(1);
+        let lowered = &[][..];
+        let request = LabelRows { rule, lowered };
         let rows = self.values.par_chunks(length.max(1));
-        let labels = labels.par_chunks_mut(self.width.max(1));
+        let labels = labels.par_chunks_mut(width);
         match confidence {
             Some(confidence) => rows
                 .zip(labels)
-                .zip(confidence.par_chunks_mut(self.width.max(1)))
-                .for_each(|((scores, labels), confidence)| {
-                    self.label_row(scores, rule, labels, Some(confidence));
+                .zip(confidence.par_chunks_mut(width))
+                .for_each_init(Vec::new, |best, ((row, labels), confidence)| {
+                    let rows = self.rows_of(row);
+                    rows.label(&request, best, labels, Some(confidence));
                 }),
             None => rows
                 .zip(labels)
-                .for_each(|(scores, labels)| self.label_row(scores, rule, labels, None)),
+                .for_each_init(Vec::new, |best, (row, labels)| {
+                    self.rows_of(row).label(&request, best, labels, None);
+                }),
         }
     }
+}
 
-    fn label_row(
+/// How some columns are labelled.
+pub(crate) struct LabelRows<'t> {
+    pub(crate) rule: &'t Labelling,
+    /// `[classes]`, subtracted from the scores first; empty for nothing.
+    pub(crate) lowered: &'t [f32],
+}
+
+/// The scores of some columns of an image's row.
+pub(crate) struct Rows<'r> {
+    pub(crate) level: Level,
+    pub(crate) scoring: Scoring,
+    /// `[classes, stride]`
+    pub(crate) values: &'r [f32],
+    /// Distance from a class to the next one, at least the number of columns.
+    pub(crate) stride: usize,
+}
+
+impl Rows<'_> {
+    /// Labels the columns, as [`Strip::label`] does; `best` is a scratch buffer.
+    pub(crate) fn label(
         &self,
-        scores: &[f32],
-        rule: &Labelling,
+        request: &LabelRows,
+        best: &mut Vec<f32>,
         labels: &mut [u16],
         confidence: Option<&mut [f32]>,
     ) {
-        let mut best = vec![f32::NEG_INFINITY; self.width];
-        for (class, scores) in scores.chunks_exact(self.width).enumerate() {
-            for ((label, best), &score) in labels.iter_mut().zip(&mut best).zip(scores) {
-                if score > *best {
-                    (*label, *best) = (class as u16, score);
-                }
-            }
-        }
+        let LabelRows { rule, lowered } = *request;
+        best.resize(labels.len(), 0.0);
+        best_classes(self.level, self.values, self.stride, lowered, best, labels);
         if confidence.is_some() || rule.needs_scores() {
-            self.best_to_scores(scores, &mut best);
+            self.best_to_scores(lowered, best);
             if let Some(calibration) = rule.calibration {
-                for score in &mut best {
+                for score in best.iter_mut() {
                     *score = calibration.apply(score.clamp(0.0, 1.0));
                 }
             }
         }
-        for (label, &score) in labels.iter_mut().zip(&best) {
+        for (label, &score) in labels.iter_mut().zip(best.iter()) {
             if !rule.admits(*label, score) {
                 *label = IGNORE_LABEL;
             }
@@ -221,15 +197,21 @@ impl Strip {
         }
     }
 
-    /// Turns the best values of a row into scores: with competing classes, 1 / Σ exp(logit − best).
-    fn best_to_scores(&self, scores: &[f32], best: &mut [f32]) {
+    /// Turns the best values into scores: with competing classes, 1 / Σ exp(logit − best).
+    fn best_to_scores(&self, lowered: &[f32], best: &mut [f32]) {
         if self.scoring != Scoring::Softmax {
             return;
         }
-        let mut sums = vec![0.0_f32; self.width];
-        for scores in scores.chunks_exact(self.width) {
-            for ((sum, best), score) in sums.iter_mut().zip(best.iter()).zip(scores) {
-                *sum += (score - best).exp();
+        let mut sums = vec![0.0_f32; best.len()];
+        let mut powers = sums.clone();
+        for (class, scores) in self.values.chunks(self.stride.max(1)).enumerate() {
+            let by = lowered.get(class).copied().unwrap_or(0.0);
+            for ((power, best), score) in powers.iter_mut().zip(best.iter()).zip(scores) {
+                *power = (score - by) - best;
+            }
+            exponentials(self.level, &mut powers);
+            for (sum, power) in sums.iter_mut().zip(&powers) {
+                *sum += power;
             }
         }
         for (best, sum) in best.iter_mut().zip(sums) {
@@ -238,8 +220,65 @@ impl Strip {
     }
 }
 
+/// Recognises pixels at which all classes have the same value, up to rounding.
+#[derive(Debug)]
+pub(crate) struct Ties<'t> {
+    /// `[classes]`, what was subtracted from the values; empty for nothing.
+    offsets: &'t [f32],
+    /// Size of a value that the difference is compared with, at least.
+    least: f32,
+    /// Digits that values lose when an offset is subtracted and added again.
+    lost: f32,
+}
+
+impl<'t> Ties<'t> {
+    pub(crate) fn new(scoring: Scoring, offsets: &'t [f32]) -> Self {
+        let largest = offsets.iter().fold(0.0_f32, |most, by| most.max(by.abs()));
+        Self {
+            offsets,
+            // A softmax depends on differences of logits; other scores are compared by their ratios.
+            least: match scoring {
+                Scoring::Softmax => 1.0,
+                Scoring::Sigmoid | Scoring::MaskSum => 0.0,
+            },
+            lost: 4.0 * largest * f32::EPSILON,
+        }
+    }
+
+    /// Returns whether classes can be tied: there is more than one.
+    pub(crate) fn are_possible(&self, classes: usize) -> bool {
+        classes > 1
+    }
+
+    /// Returns whether all classes have the same value in every column.
+    pub(crate) fn hold(&self, rows: &Rows) -> bool {
+        /// Relative difference that rounding explains.
+        const ROUNDING: f32 = 1e-5;
+        let offset = |class: usize| self.offsets.get(class).copied().unwrap_or(0.0);
+        (0..rows.stride).all(|x| {
+            let values = rows.values.iter().skip(x).step_by(rows.stride).enumerate();
+            let ends = (f32::INFINITY, f32::NEG_INFINITY);
+            let (low, high) = values.fold(ends, |(low, high), (class, value)| {
+                let value = value + offset(class);
+                (low.min(value), high.max(value))
+            });
+            high - low <= ROUNDING * high.abs().max(self.least) + self.lost
+        })
+    }
+}
+
+/// Turns values of `[classes, width]` into scores from 0 to 1, in place.
+pub(crate) fn to_scores(level: Level, scoring: Scoring, values: &mut [f32], width: usize) {
+    match scoring {
+        Scoring::Sigmoid | Scoring::MaskSum => values
+            .iter_mut()
+            .for_each(|score| *score = score.clamp(0.0, 1.0)),
+        Scoring::Softmax => softmax_columns(level, values, width.max(1)),
+    }
+}
+
 /// Computes a softmax over the first axis of `[classes, width]`, in place.
-fn softmax_columns(values: &mut [f32], width: usize) {
+fn softmax_columns(level: Level, values: &mut [f32], width: usize) {
     let mut highest = vec![f32::NEG_INFINITY; width];
     for row in values.chunks_exact(width) {
         for (highest, value) in highest.iter_mut().zip(row) {
@@ -248,9 +287,12 @@ fn softmax_columns(values: &mut [f32], width: usize) {
     }
     let mut sums = vec![0.0_f32; width];
     for row in values.chunks_exact_mut(width) {
-        for ((value, highest), sum) in row.iter_mut().zip(&highest).zip(&mut sums) {
-            *value = (*value - highest).exp();
-            *sum += *value;
+        for (value, highest) in row.iter_mut().zip(&highest) {
+            *value -= highest;
+        }
+        exponentials(level, row);
+        for (value, sum) in row.iter().zip(&mut sums) {
+            *sum += value;
         }
     }
     for row in values.chunks_exact_mut(width) {

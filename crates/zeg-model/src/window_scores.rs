@@ -1,12 +1,19 @@
 //! The scores of one window: logits on its patch grid, or masks of mask queries with class scores.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
+
 use zeg_image::Window;
+use zeg_kernels::{
+    Level,
+    score_rows::{RowPair, exponentials, sigmoids_of_exponentials},
+};
 
 use crate::{ModelError, resize::taps};
 
 /// For each output position, its lower neighbour, its upper neighbour, and the weight of the upper one.
-type Taps = Vec<(usize, usize, f32)>;
+pub(crate) type Taps = Vec<(usize, usize, f32)>;
 
 /// A model's scores of one window for some classes.
 #[derive(Debug, Clone)]
@@ -92,15 +99,12 @@ impl WindowLogits {
         self
     }
 
-    /// Computes a row of a class's scores at the size of [`WindowLogits::scored_at`] into `line`.
-    ///
-    /// - `score`: from a logit to a score
+    /// Computes a row of a class's logits at the size of [`WindowLogits::scored_at`] into `line`.
     pub(crate) fn scored_row(
         &self,
         class: usize,
         row: usize,
         [rows, columns]: &[Taps; 2],
-        score: impl Fn(f32) -> f32,
         line: &mut Vec<f32>,
     ) {
         let [h, w] = self.grid;
@@ -109,9 +113,11 @@ impl WindowLogits {
         let (top, bottom) = (of_row(top), of_row(bottom));
         let at = |x: usize| top[x] * (1.0 - fraction) + bottom[x] * fraction;
         line.clear();
-        line.extend(columns.iter().map(|&(left, right, fraction)| {
-            score(at(left) * (1.0 - fraction) + at(right) * fraction)
-        }));
+        line.extend(
+            columns
+                .iter()
+                .map(|&(left, right, fraction)| at(left) * (1.0 - fraction) + at(right) * fraction),
+        );
     }
 }
 
@@ -140,50 +146,32 @@ impl WeightedMasks {
         }
     }
 
-    /// Adds one row to `scores`, `[classes, row width]`; `line` and `shares` are scratch buffers, `shares` as long as
-    /// the window's row.
-    pub(crate) fn add_row(
-        &self,
-        at: MaskRow,
-        scores: &mut [f32],
-        line: &mut Vec<f32>,
-        shares: &mut [f32],
-    ) {
-        let (top, bottom, fraction) = self.rows[at.row];
-        let [_, w] = self.masks.grid;
-        let width = at.row_width.max(1);
-        let classes = scores.len() / width;
-        for query in 0..self.masks.queries {
-            let mask = self.masks.of(query);
-            line.clear();
-            line.extend(
-                mask[top * w..][..w]
-                    .iter()
-                    .zip(&mask[bottom * w..][..w])
-                    .map(|(a, b)| a * (1.0 - fraction) + b * fraction),
-            );
-            for (share, &(left, right, fraction)) in shares.iter_mut().zip(&self.columns) {
-                *share = sigmoid(line[left] * (1.0 - fraction) + line[right] * fraction);
-            }
-            let weights = &self.scores[query * classes..][..classes];
-            for (scores, weight) in scores.chunks_exact_mut(width).zip(weights) {
-                for (score, share) in scores[at.first_column..].iter_mut().zip(shares.iter()) {
-                    *score += weight * share;
-                }
-            }
-        }
+    /// Returns, for each column of the window, the columns of the masks.
+    pub(crate) fn columns(&self) -> &Taps {
+        &self.columns
     }
-}
 
-/// The position of a row of masks in the field.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct MaskRow {
-    /// Row, counted from the window's top.
-    pub(crate) row: usize,
-    /// First column of the window in the field.
-    pub(crate) first_column: usize,
-    /// Number of columns of the field.
-    pub(crate) row_width: usize,
+    /// Returns the rows of all masks that a row of the window is interpolated from, and the number of masks.
+    ///
+    /// - `cells`: the columns of the masks that are needed
+    pub(crate) fn row(&self, row: usize, cells: &Range<usize>) -> (RowPair<'_>, usize) {
+        let (top, bottom, fraction) = self.rows[row];
+        let [h, w] = self.masks.grid;
+        let of_row = |row: usize| self.masks.values.get(row * w + cells.start..);
+        let pair = RowPair {
+            top: of_row(top).unwrap_or_default(),
+            bottom: of_row(bottom).unwrap_or_default(),
+            length: cells.len(),
+            stride: h * w,
+            fraction,
+        };
+        (pair, self.masks.queries)
+    }
+
+    /// Returns the class scores of the masks: `[queries, classes]`.
+    pub(crate) fn class_scores(&self) -> &[f32] {
+        &self.scores
+    }
 }
 
 /// Copies the values of a tensor to main memory, row-major.
@@ -195,7 +183,11 @@ pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ModelE
         .map_err(|error| ModelError::Config(format!("{error:?}")))
 }
 
-/// Computes σ(x).
-pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+/// Computes σ(x) = 1 / (1 + e⁻ˣ) of every value, in place.
+pub(crate) fn sigmoids(level: Level, values: &mut [f32]) {
+    for value in values.iter_mut() {
+        *value = -*value;
+    }
+    exponentials(level, values);
+    sigmoids_of_exponentials(level, values);
 }

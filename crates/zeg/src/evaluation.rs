@@ -1,6 +1,7 @@
 //! Evaluates a model on a data set by the generalised protocol: every pixel is compared with all classes.
 
 mod on_ranks;
+mod sums;
 
 use std::{
     fmt,
@@ -21,6 +22,7 @@ use zeg_image::{IGNORE_LABEL, LabelMap, PADDING_LABEL, RgbImage};
 use zeg_model::inference::{ClassQueries, Stages};
 
 pub use self::on_ranks::{Predictions, evaluate_on};
+use self::sums::Sums;
 use crate::{
     session::{Answer, Confidence, LARGE_IMAGE, Question, Session, SessionError},
     work_queue::{QueueOptions, work_in_order},
@@ -483,65 +485,4 @@ pub fn evaluate(
         observe(&scored.observed())
     })?;
     Ok(sums.finish())
-}
-
-/// The outcomes of an evaluation so far.
-struct Sums {
-    outcomes: Vec<EvaluationOutcome>,
-    times: EvaluationTimes,
-}
-
-impl Sums {
-    fn new(setups: &[EvaluationSetup]) -> Self {
-        let times = EvaluationTimes::default();
-        let empty = |setup: &EvaluationSetup| EvaluationOutcome {
-            confusion: ConfusionMatrix::new(setup.labels()),
-            reliability: None,
-            images: Vec::new(),
-            skipped: Vec::new(),
-            tied: Vec::new(),
-            times,
-        };
-        let outcomes = setups
-            .iter()
-            .flat_map(|setup| std::iter::repeat_n(empty(setup), setup.outputs()));
-        Self {
-            outcomes: outcomes.collect(),
-            times,
-        }
-    }
-
-    /// Adds the contribution of the next image.
-    fn add(&mut self, scored: &Scored) -> anyhow::Result<()> {
-        for (outcome, counts) in self.outcomes.iter_mut().zip(&scored.counts) {
-            outcome
-                .confusion
-                .add_pairs(&counts.pairs)
-                .with_context(|| format!("image {}", scored.id))?;
-            if let Some(counts) = &counts.reliability {
-                outcome.reliability.get_or_insert_default().merge(counts);
-            }
-            outcome.images.push(counts.score.clone());
-            if counts.tied {
-                outcome.tied.push(scored.id.clone());
-            }
-        }
-        if let Some(reason) = &scored.failure {
-            for outcome in &mut self.outcomes {
-                outcome.skipped.push(SkippedImage {
-                    id: scored.id.clone(),
-                    reason: reason.clone(),
-                });
-            }
-        }
-        self.times += scored.times;
-        Ok(())
-    }
-
-    fn finish(self) -> Vec<EvaluationOutcome> {
-        let times = self.times;
-        let outcomes = self.outcomes.into_iter();
-        let timed = outcomes.map(|outcome| EvaluationOutcome { times, ..outcome });
-        timed.collect()
-    }
 }

@@ -30,6 +30,7 @@
 //! ```
 
 mod encoded_classes;
+mod segmentation;
 
 use std::{
     path::{Path, PathBuf},
@@ -37,7 +38,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor};
-use zeg_image::{IGNORE_LABEL, LabelMap, RgbImage};
+use zeg_image::RgbImage;
 use zeg_model::{
     ModelError, Precision,
     classes::ClassQueries,
@@ -53,13 +54,13 @@ use zeg_model::{
 };
 use zeg_vocab::{classes::ClassQuery, templates::TemplateSet};
 
-pub use self::encoded_classes::EncodedClasses;
+pub use self::{encoded_classes::EncodedClasses, segmentation::Segmentation};
 use crate::{
     device::DeviceChoice,
     embedding_cache::EmbeddingCache,
     examples::{ExampleError, ExampleFolder, ExampleSet},
     loading::{LoadedModel, MethodChoice, ModelOptions},
-    session::{Answer, EncodedImage, Session, SessionError, SessionSettings, StripVisitor},
+    session::{EncodedImage, Session, SessionError, SessionSettings, StripVisitor},
     text_sources::{
         Embedded, EmbeddingOrigin, TableSource, Templates, TextSources, class_queries,
         usual_templates,
@@ -115,48 +116,10 @@ pub struct Segmenter {
     examples: Option<ExampleSet>,
 }
 
-/// The segmentation of an image.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Segmentation {
-    /// The class index of every pixel; [`IGNORE_LABEL`] where no class reaches its threshold.
-    pub labels: LabelMap,
-    /// Score of the best class at every pixel, 0 to 1, row-major; also where it is below the threshold.
-    pub confidence: Vec<f32>,
-    /// Whether all classes have the same score at every pixel, so that the labels mean nothing; see [`Answer::tied`].
-    pub tied: bool,
-}
-
-impl Segmentation {
-    /// Returns the share of the image's pixels that have this class, 0 to 1.
-    pub fn share(&self, class: u16) -> f64 {
-        let labels = self.labels.labels();
-        let count = labels.iter().filter(|&&label| label == class).count();
-        count as f64 / labels.len().max(1) as f64
-    }
-
-    /// Returns the share of the image's pixels that are unlabelled, 0 to 1.
-    pub fn unlabelled(&self) -> f64 {
-        self.share(IGNORE_LABEL)
-    }
-}
-
 /// Returns all names of every class.
 fn all_names(classes: &[ClassQuery]) -> Vec<Vec<String>> {
     let names = |class: &ClassQuery| class.names().map(str::to_owned).collect();
     classes.iter().map(names).collect()
-}
-
-impl From<Answer> for Segmentation {
-    fn from(answer: Answer) -> Self {
-        let mut labels = answer.labels.into_iter();
-        Self {
-            tied: answer.tied,
-            labels: labels
-                .next()
-                .unwrap_or_else(|| LabelMap::filled(0, 0, IGNORE_LABEL)),
-            confidence: answer.confidence.unwrap_or_default(),
-        }
-    }
 }
 
 impl Segmenter {

@@ -19,7 +19,7 @@ use zeg_model::{
     ModelError,
     inference::{ClassQueries, EncodedWindows, Inference, Source, Stages, TestTime},
     method::{Model, Scoring},
-    scores::Labelling,
+    scores::{Found, LabelTask, Labelling},
     stop::StopSign,
 };
 
@@ -306,41 +306,54 @@ impl<'a> Session<'a> {
             calibration: self.settings.inference.calibration,
             ..question.rule.clone()
         };
-        let maps = question.seen_offsets.len().max(1);
-        // Visitors get a copy of a strip, and so does every seen offset in its turn.
-        let copies = u64::from(!visitors.is_empty() || !question.seen_offsets.is_empty());
-        let of_strip = pass.strip_bytes(copies);
-        check_memory([height, width], maps, question.confidence, of_strip)?;
-        let mut maps = vec![vec![0_u16; height * width]; maps];
+        let lowered = lowered(question);
+        let offsets = self.offsets(question);
+        let task = LabelTask {
+            rule: &rule,
+            lowered: &lowered,
+            offsets: &offsets,
+        };
+        let count = lowered.len().max(1);
+        let needs_strips = !visitors.is_empty();
+        let of_strip = if needs_strips { pass.strip_bytes() } else { 0 };
+        check_memory([height, width], count, question.confidence, of_strip)?;
+        let mut maps = vec![vec![0_u16; height * width]; count];
         let mut confidence = match question.confidence {
             Confidence::Keep => Some(vec![0.0_f32; height * width]),
             Confidence::Leave => None,
         };
-        let offsets = self.offsets(question);
-        let mut tied = true;
-        for rows in pass.strips() {
+        let strips = if needs_strips {
+            pass.strips()
+        } else {
+            pass.label_strips()
+        };
+        let (mut tied, mut scores) = (true, Vec::new());
+        let classes = question.classes.len();
+        for rows in strips {
             self.stop.check()?;
-            let mean = pass.strip(rows.clone())?;
-            tied = tied && mean.is_tied(&offsets);
             let pixels = rows.start * width..rows.end * width;
-            for (number, map) in maps.iter_mut().enumerate() {
-                let offset = question.seen_offsets.get(number);
-                let lowered = offset.map(|&by| mean.lowered(&question.classes.seen, by));
-                let strip = lowered.as_ref().unwrap_or(&mean);
-                let labels = &mut map[pixels.clone()];
-                // Confidence and visitors get the scores of the first map only.
-                if number > 0 {
-                    strip.label(&rule, labels, None);
-                    continue;
+            let of_rows = maps.iter_mut().map(|map| &mut map[pixels.clone()]);
+            if needs_strips {
+                scores.resize(rows.len() * classes * width, 0.0);
+            }
+            let found = Found {
+                maps: of_rows.collect(),
+                confidence: confidence.as_mut().map(|all| &mut all[pixels.clone()]),
+                scores: needs_strips.then_some(&mut scores[..]),
+            };
+            tied = pass.read(&rows, |mean| mean.label(rows.clone(), &task, found, tied))?;
+            if needs_strips {
+                let strip = ScoredStrip {
+                    first_row: rows.start,
+                    classes,
+                    width,
+                    labels: maps.first().map_or(&[], |map| &map[pixels]),
+                    scores,
+                };
+                for visitor in visitors.iter_mut() {
+                    visitor.visit(&strip).map_err(SessionError::Visitor)?;
                 }
-                let confidence = confidence.as_mut().map(|all| &mut all[pixels.clone()]);
-                strip.label(&rule, labels, confidence);
-                if !visitors.is_empty() {
-                    let scored = ScoredStrip::new(strip, labels);
-                    for visitor in visitors.iter_mut() {
-                        visitor.visit(&scored).map_err(SessionError::Visitor)?;
-                    }
-                }
+                scores = strip.scores;
             }
         }
         // An image without any of the classes has no label and a score of 0 for all of them.
@@ -355,6 +368,16 @@ impl<'a> Session<'a> {
             stages: pass.stages(),
         })
     }
+}
+
+/// Returns what is subtracted from the scores for each label map: `[classes]`; nothing if the question gives no offsets.
+fn lowered(question: &Question) -> Vec<Vec<f32>> {
+    let offsets = question.seen_offsets.iter();
+    let of_classes = |&by: &f32| {
+        let seen = question.classes.seen.iter();
+        seen.map(|&seen| if seen { by } else { 0.0 }).collect()
+    };
+    offsets.map(of_classes).collect()
 }
 
 /// Checks that label maps, confidence and a strip of scores of an image can be held in memory, before they are

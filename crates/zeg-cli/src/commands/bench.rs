@@ -6,7 +6,7 @@ mod table;
 use std::{path::PathBuf, process::ExitCode};
 use zeg_base::plural::counted;
 
-use crate::timing::{self, Amount, Timing};
+use crate::timing::{self, Amount, Reader, Timing};
 use anyhow::Context as _;
 use burn::tensor::Device;
 use clap::Args;
@@ -53,7 +53,7 @@ pub(crate) struct BenchArgs {
     #[arg(
         long,
         conflicts_with_all = ["file", "training", "size", "classes", "batch", "method", "last_block", "logit_scale",
-            "prompt_denoising", "key_smoothing", "weights", "text", "activation", "heads"],
+            "prompt_denoising", "key_smoothing", "scores", "weights", "text", "activation", "heads"],
         help_heading = heading::MODEL
     )]
     table: bool,
@@ -75,6 +75,10 @@ pub(crate) struct BenchArgs {
     /// Number of images in each run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count, help_heading = heading::DATA)]
     batch: usize,
+    /// Compute the scores of every class at every pixel, too, as a file of scores or an exporter needs them, instead of
+    /// labels alone
+    #[arg(long, conflicts_with = "training", help_heading = heading::DATA)]
+    scores: bool,
     /// Number of measured runs, after one that is not measured
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count, help_heading = heading::DATA)]
     runs: usize,
@@ -106,7 +110,7 @@ struct BenchReport {
     model: String,
     /// The method, as `ZegCLIP`.
     method: String,
-    /// What a run is: `forward` or `training step`.
+    /// What a run is: `forward`, `forward with scores` or `training step`.
     what: &'static str,
     /// Arithmetic of the encoder: `f32`, `bf16` or `int8`.
     precision: String,
@@ -160,6 +164,8 @@ struct BenchSettings {
 enum BenchWork {
     /// Segmentation of a batch of images.
     Forward,
+    /// Segmentation of a batch of images, with the scores of all classes at all pixels.
+    Scores,
     /// A step of training.
     Training,
 }
@@ -168,6 +174,7 @@ impl BenchWork {
     fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
+            Self::Scores => "forward with scores",
             Self::Training => "training step",
         }
     }
@@ -196,10 +203,10 @@ impl BenchArgs {
         }
         Ok(BenchSettings {
             file,
-            work: if self.training {
-                BenchWork::Training
-            } else {
-                BenchWork::Forward
+            work: match (self.training, self.scores) {
+                (true, _) => BenchWork::Training,
+                (false, true) => BenchWork::Scores,
+                (false, false) => BenchWork::Forward,
             },
             size: self.size,
             classes: self.classes,
@@ -318,7 +325,7 @@ fn measure_experiment(
         timing::training(&experiment, program, weights, amount, device)?
     } else {
         let model = timing::generated_model(&*config, device, settings.model.precision)?;
-        timing::forward(&*model, classes, amount, device)?
+        timing::forward(&*model, classes, settings.reader(), amount, device)?
     };
     Ok(Measured {
         method: config.title().to_owned(),
@@ -345,7 +352,13 @@ fn measure_model(
     let classes = settings.classes.unwrap_or(20);
     check_memory(&amount, classes)?;
     Ok(Measured {
-        timing: timing::forward(loaded.model.as_ref(), classes, amount, device)?,
+        timing: timing::forward(
+            loaded.model.as_ref(),
+            classes,
+            settings.reader(),
+            amount,
+            device,
+        )?,
         method: loaded.method,
         precision: settings.model.precision,
         amount,
@@ -364,6 +377,14 @@ fn check_memory(amount: &Amount, classes: usize) -> anyhow::Result<()> {
 }
 
 impl BenchSettings {
+    /// Returns what reads the results of a forward pass.
+    fn reader(&self) -> Reader {
+        match self.work {
+            BenchWork::Scores => Reader::Scores,
+            BenchWork::Forward | BenchWork::Training => Reader::Labels,
+        }
+    }
+
     fn amount(&self, size: usize) -> Amount {
         Amount {
             batch: self.batch,

@@ -1,13 +1,16 @@
 //! Passes over the scores of an image once, a strip of rows at a time, averaged over test-time augmentation.
 
-use std::{io, ops::Range};
+use std::{
+    io,
+    ops::Range,
+    time::{Duration, Instant},
+};
 
-use rayon::prelude::*;
 use zeg_model::{
     ModelError,
     inference::{Inference, Scan, Source, Stages},
     method::Model,
-    scores::Strip,
+    scores::{MOST_ROWS, MeanScores},
     stop::StopSign,
 };
 
@@ -25,6 +28,8 @@ pub(super) struct TestTimeInput<T> {
 /// The score fields that are averaged, each with whether it is mirrored.
 pub(super) struct Pass<'a> {
     scans: Vec<(bool, Scan<'a>)>,
+    /// Time spent on scores at the image's size.
+    scores: Duration,
 }
 
 impl<'a> Pass<'a> {
@@ -47,51 +52,64 @@ impl<'a> Pass<'a> {
         });
         Ok(Self {
             scans: scans.collect::<Result<_, ModelError>>()?,
+            scores: Duration::ZERO,
         })
     }
 
-    /// Returns the strips of rows, top to bottom: the thinnest that any scale needs to keep memory small.
+    /// Returns the strips of rows, top to bottom, for a reader of all scores: the thinnest that any scale needs to keep
+    /// memory small.
     pub(super) fn strips(&self) -> Vec<Range<usize>> {
         let strips = self.scans.iter().map(|(_, scan)| scan.strips());
         strips.max_by_key(Vec::len).unwrap_or_default()
     }
 
-    /// Returns the bytes that the scores of the largest strip need at least, while they are computed and afterwards.
-    ///
-    /// - `copies`: number of copies of the strip beside it afterwards
-    pub(super) fn strip_bytes(&self, copies: u64) -> u64 {
+    /// Returns the strips of rows, top to bottom, for labels, which need no memory for scores.
+    pub(super) fn label_strips(&self) -> Vec<Range<usize>> {
+        let rows = self.scans.first().map_or(0, |(_, scan)| scan.size()[0]);
+        let strips = (0..rows).step_by(MOST_ROWS);
+        strips
+            .map(|first| first..(first + MOST_ROWS).min(rows))
+            .collect()
+    }
+
+    /// Returns the bytes that the scores of the largest strip need.
+    pub(super) fn strip_bytes(&self) -> u64 {
         let rows = self.strips().iter().map(ExactSizeIterator::len).max();
-        let of_scan = |(_, scan): &(bool, Scan)| {
-            let [strip, source] = scan.bytes_of_rows(rows.unwrap_or(0));
-            let computing = strip.saturating_add(source);
-            computing.max(strip.saturating_mul(1 + copies))
-        };
+        let of_scan = |(_, scan): &(bool, Scan)| scan.bytes_of_rows(rows.unwrap_or(0));
         self.scans.iter().map(of_scan).max().unwrap_or(0)
     }
 
-    /// Returns the mean of the scores of some rows.
-    pub(super) fn strip(&mut self, rows: Range<usize>) -> Result<Strip, ModelError> {
-        let mut sum: Option<Strip> = None;
-        for (mirrored, scan) in &mut self.scans {
-            let strip = scan.strip(rows.clone())?;
-            let strip = if *mirrored { strip.mirrored() } else { strip };
-            match &mut sum {
-                Some(sum) => sum.add(&strip),
-                None => sum = Some(strip),
-            }
+    /// Passes the mean of the scores to `read`, once all windows that some rows need are scored.
+    pub(super) fn read<T>(
+        &mut self,
+        rows: &Range<usize>,
+        read: impl FnOnce(&MeanScores) -> T,
+    ) -> Result<T, ModelError> {
+        for (_, scan) in &mut self.scans {
+            scan.field_of(rows)?;
         }
-        let Some(mut mean) = sum else {
+        let started = Instant::now();
+        let fields: Vec<_> = self
+            .scans
+            .iter()
+            .map(|(mirrored, scan)| (*mirrored, scan.field()))
+            .collect();
+        let Some((_, first)) = self.scans.first() else {
             return Err(ModelError::Config(
                 "test-time scales: the list is empty; give at least one".into(),
             ));
         };
-        mean.divide(self.scans.len());
-        Ok(mean)
+        let result = read(&MeanScores::new(&fields, first.size()));
+        self.scores += started.elapsed();
+        Ok(result)
     }
 
     /// Returns the times of the stages so far.
     pub(super) fn stages(&self) -> Stages {
-        let mut stages = Stages::default();
+        let mut stages = Stages {
+            scores: self.scores,
+            ..Stages::default()
+        };
         for (_, scan) in &self.scans {
             stages += scan.stages();
         }
@@ -114,23 +132,7 @@ pub struct ScoredStrip<'a> {
     pub scores: Vec<f32>,
 }
 
-impl<'a> ScoredStrip<'a> {
-    pub(super) fn new(strip: &Strip, labels: &'a [u16]) -> Self {
-        let length = strip.classes * strip.width;
-        let mut scores = vec![0.0; strip.rows() * length];
-        scores
-            .par_chunks_mut(length.max(1))
-            .enumerate()
-            .for_each(|(row, scores)| scores.copy_from_slice(&strip.scores(row)));
-        Self {
-            first_row: strip.first_row,
-            classes: strip.classes,
-            width: strip.width,
-            labels,
-            scores,
-        }
-    }
-
+impl ScoredStrip<'_> {
     /// Returns the rows from top to bottom: labels `[width]` and scores `[classes, width]` of each.
     pub fn rows(&self) -> impl Iterator<Item = (&[u16], &[f32])> {
         let scores = self.scores.chunks_exact((self.classes * self.width).max(1));
