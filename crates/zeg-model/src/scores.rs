@@ -10,6 +10,7 @@ use zeg_base::memory::product;
 use zeg_image::Window;
 
 mod mean;
+mod resampled;
 
 pub use self::mean::{Found, LabelTask, MeanScores};
 pub(crate) use crate::window_scores::host;
