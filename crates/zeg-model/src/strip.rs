@@ -79,9 +79,7 @@ impl Strip {
         let ties = Ties::new(self.scoring, offsets);
         let length = self.classes * self.width;
         let mut rows = self.values.chunks_exact(length.max(1));
-        ties.are_possible(self.classes)
-            && length > 0
-            && rows.all(|row| ties.hold(&self.rows_of(row)))
+        self.classes > 1 && length > 0 && rows.all(|row| ties.hold(&self.rows_of(row)))
     }
 
     fn rows_of<'r>(&self, values: &'r [f32]) -> Rows<'r> {
@@ -243,11 +241,6 @@ impl<'t> Ties<'t> {
             },
             lost: 4.0 * largest * f32::EPSILON,
         }
-    }
-
-    /// Returns whether classes can be tied: there is more than one.
-    pub(crate) fn are_possible(&self, classes: usize) -> bool {
-        classes > 1
     }
 
     /// Returns whether all classes have the same value in every column.

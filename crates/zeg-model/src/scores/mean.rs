@@ -147,7 +147,7 @@ impl<'a> MeanScores<'a> {
     /// - `may_tie`: `false` if ties do not matter any more
     pub fn label(&self, rows: Range<usize>, task: &LabelTask, found: Found, may_tie: bool) -> bool {
         let ties = Ties::new(self.scoring, task.offsets);
-        let tied = AtomicBool::new(may_tie && ties.are_possible(self.classes));
+        let tied = AtomicBool::new(may_tie && self.classes > 1);
         let blocks = self.blocks(rows, found);
         blocks
             .into_par_iter()
