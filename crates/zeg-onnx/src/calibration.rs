@@ -1,7 +1,7 @@
 //! Calibrates the 8-bit matrices of an image tower: runs it on images made by rule, and rounds the matrices of every block
 //! for the inputs that they get.
 //!
-//! No image of the user is needed: noise whose waves are the stronger the longer they are, as in photographs, excites the
+//! No image of the user is needed: noise whose waves are the stronger the longer they are, as in natural images, excites the
 //! tower's strongest directions, on which the errors of rounding matter most (docs/src/guide/onnx.md has the measurement).
 
 use burn::tensor::{Tensor, TensorData, activation};
