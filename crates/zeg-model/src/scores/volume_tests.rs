@@ -195,7 +195,7 @@ fn labels_from_tiles_are_those_of_whole_volumes() {
         );
         let mirrored = volume(&second, true, size);
         let mean = volume(&first, false, size).into_iter().zip(mirrored);
-        let mean: Vec<f32> = mean.map(|(one, two)| (one + two) / 2.0).collect();
+        let mean: Vec<f32> = mean.map(|(one, two)| f32::midpoint(one, two)).collect();
         let rule = Labelling::threshold(Some(0.55));
         let task = LabelTask {
             rule: &rule,
@@ -218,10 +218,10 @@ fn labels_from_tiles_are_those_of_whole_volumes() {
         assert_eq!(bits(strip.values()), bits(&mean));
         let mut of_first = mean.clone();
         for (row, values) in of_first.chunks_exact_mut(CLASSES * size[1]).enumerate() {
-            for (value, class) in values.chunks_exact_mut(size[1]).zip(0..) {
-                value
-                    .iter_mut()
-                    .for_each(|value| *value -= lowered[0][class]);
+            for (values, class) in values.chunks_exact_mut(size[1]).zip(0..) {
+                for value in values.iter_mut() {
+                    *value -= lowered[0][class];
+                }
             }
             crate::strip::to_scores(zeg_kernels::Level::current(), scoring, values, size[1]);
             let found = &scores[row * CLASSES * size[1]..][..values.len()];
