@@ -17,6 +17,7 @@ use zeg_model::{
 use crate::{
     params::{Parameter, ParameterSet},
     rounding::{self, Inputs, MOST},
+    settings::Progress,
 };
 
 /// Tokens that the images have at least, up to [`MOST_IMAGES`].
@@ -30,12 +31,21 @@ const DECAY: [f32; 3] = [0.6, 0.75, 0.9];
 ///
 /// - `tower`: the tower under `backbone` in the parameters
 /// - `side`: side of the images that it gets, in pixels
+/// - `progress`: is told of every block
 pub(crate) fn calibrate(
     params: &mut ParameterSet,
     tower: &VisionTransformer,
     side: usize,
     normalization: &Normalization,
+    progress: Progress<'_>,
 ) {
+    let blocks = tower.transformer.resblocks.len();
+    let tell = |done: usize| {
+        if let Progress(Some(tell)) = progress {
+            tell(done, blocks);
+        }
+    };
+    tell(0);
     let config = tower.config();
     let tokens = (side / config.patch.max(1)).pow(2) + 1;
     let count = (TOKENS / tokens.max(1)).clamp(FEWEST_IMAGES, MOST_IMAGES);
@@ -68,6 +78,7 @@ pub(crate) fn calibrate(
         }
         let name = format!("backbone.transformer.resblocks.{layer}");
         let _ = Layers { config, params }.round_block(block, &name, &tokens);
+        tell(layer + 1);
     }
 }
 

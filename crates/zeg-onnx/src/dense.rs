@@ -96,7 +96,13 @@ pub(crate) fn graphs(model: &dyn DenseModel, request: &Request) -> Result<Vec<Pa
     let settings = request.settings;
     if settings.precision == Precision::Int8Qdq {
         let statistics = request.facts().normalization;
-        calibrate(&mut params, model.tower(), model.side(), &statistics);
+        calibrate(
+            &mut params,
+            model.tower(),
+            model.side(),
+            &statistics,
+            request.progress,
+        );
     }
     let new = || Graph::new(&params, settings.opset, settings.precision);
     let mut g = new();

@@ -30,7 +30,7 @@ pub use self::{
     error::OnnxError,
     file::{OnnxFile, Written},
     graph::{Finished, Initializer, Precision},
-    settings::{Classes, FixedClasses, NEWEST_OPSET, OLDEST_OPSET, Request, Settings},
+    settings::{Classes, FixedClasses, NEWEST_OPSET, OLDEST_OPSET, Progress, Request, Settings},
     value::{Dim, Kind, Value},
 };
 

@@ -91,6 +91,16 @@ pub struct FixedClasses {
     pub seen: Vec<bool>,
 }
 
+/// Takes the number of blocks whose matrices are rounded, and the number of all of them, on the way.
+#[derive(Clone, Copy, Default)]
+pub struct Progress<'a>(pub Option<&'a dyn Fn(usize, usize)>);
+
+impl std::fmt::Debug for Progress<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Progress").field(&self.0.is_some()).finish()
+    }
+}
+
 /// Everything that the graphs of a model are made of.
 #[derive(Debug)]
 pub struct Request<'a> {
@@ -104,6 +114,8 @@ pub struct Request<'a> {
     pub seen_offset: f32,
     /// Settings of the export.
     pub settings: &'a Settings,
+    /// Is called while matrices are rounded to 8 bits, which takes a minute for a large model.
+    pub progress: Progress<'a>,
 }
 
 impl Request<'_> {

@@ -24,7 +24,7 @@ use burn::tensor::Device;
 use serde_json::json;
 pub use zeg_base::file::Overwrite;
 use zeg_model::{ModelError, inference::InferenceMode, method::Model};
-use zeg_onnx::{Classes, Dim, FixedClasses, Kind, OnnxFile, Part, Request, Value};
+use zeg_onnx::{Classes, Dim, FixedClasses, Kind, OnnxFile, Part, Progress, Request, Value};
 pub use zeg_onnx::{NEWEST_OPSET, OLDEST_OPSET, OnnxError, Precision, Settings, Written};
 
 use crate::{EncodedClasses, Segmenter, loading::LoadedModel};
@@ -134,6 +134,22 @@ impl Export<'_> {
         output: &Path,
         overwrite: Overwrite,
     ) -> Result<Exported, OnnxError> {
+        self.write_with(segmenter, output, overwrite, None)
+    }
+
+    /// Builds the graphs and writes them as [`Export::write`] does.
+    ///
+    /// - `progress`: is called with the number of blocks whose matrices are rounded to 8 bits, and that of all of them
+    ///
+    /// # Errors
+    /// Returns the errors of [`Export::write`].
+    pub fn write_with(
+        &self,
+        segmenter: &Segmenter,
+        output: &Path,
+        overwrite: Overwrite,
+        progress: Option<&dyn Fn(usize, usize)>,
+    ) -> Result<Exported, OnnxError> {
         let loaded = segmenter.model();
         let model = unpacked(segmenter)?;
         let classes = self.class_values()?;
@@ -143,6 +159,7 @@ impl Export<'_> {
             classes: &classes,
             seen_offset: segmenter.inference().seen_offset,
             settings: &self.settings,
+            progress: Progress(progress),
         };
         let parts = zeg_onnx::graphs(&request)?;
         let left_out = zeg_onnx::left_out(&request)?;

@@ -4,11 +4,11 @@ mod args;
 mod places;
 mod result;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use zeg::{
     EncodedClasses, Segmenter,
-    onnx::{Export, Overwrite, Settings},
+    onnx::{Export, Exported, OnnxError, Overwrite, Precision, Settings},
 };
 use zeg_base::plural::counted;
 
@@ -66,7 +66,7 @@ fn export(
         Existing::Refuse => Overwrite::Refuse,
         Existing::Replace => Overwrite::Replace,
     };
-    let exported = export.write(&segmenter, &output, overwrite)?;
+    let exported = write(&export, &segmenter, (&output, overwrite), verbosity)?;
     for sentence in &exported.left_out {
         print_notice!("warning: {sentence}");
     }
@@ -78,6 +78,26 @@ fn export(
         result.precision
     ));
     write_result(settings.json.as_ref(), &result, || result.print())
+}
+
+/// Writes the graphs, with a bar while matrices are rounded to 8 bits.
+fn write(
+    export: &Export,
+    segmenter: &Segmenter,
+    (output, overwrite): (&Path, Overwrite),
+    verbosity: Verbosity,
+) -> Result<Exported, OnnxError> {
+    if export.settings.precision != Precision::Int8Qdq {
+        return export.write(segmenter, output, overwrite);
+    }
+    let bar = verbosity.progress("rounding to 8 bits", "blocks", 0);
+    let tell = |done: usize, all: usize| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    };
+    let exported = export.write_with(segmenter, output, overwrite, Some(&tell));
+    bar.finish();
+    exported
 }
 
 /// Returns the settings of the graph; the size is that of the model's windows if none is given.
