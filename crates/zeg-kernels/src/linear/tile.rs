@@ -121,38 +121,22 @@ impl<'a, T> Rows<'a, T> {
 
     /// Checks what the kernels' pointers rely on: there is at least one row, and each has `length` values in the slice.
     fn check(&self, length: usize) {
-        let last = (self.count.wrapping_sub(1)).checked_mul(self.stride);
-        let along = length.checked_sub(1).map_or(Some(0), |steps| {
-            steps.checked_mul(self.step)?.checked_add(1)
-        });
-        let end = last
-            .zip(along)
-            .and_then(|(last, along)| last.checked_add(along));
-        assert!(
-            self.count > 0 && end.is_some_and(|end| end <= self.values.len()),
-            "{} rows of {length} values, {} apart, do not fit {}",
-            self.count,
-            self.stride,
-            self.values.len()
-        );
+        self.check_parts(length, 1);
     }
-}
 
-#[cfg(target_arch = "x86_64")]
-impl Rows<'_, u16> {
-    /// Checks as [`Rows::check`] does that each row has `depth` pairs in the slice.
-    fn check_pairs(&self, depth: usize) {
+    /// Checks as [`Rows::check`] does that each row has `count` parts of `size` values in the slice, `step` parts apart.
+    fn check_parts(&self, count: usize, size: usize) {
         let last = (self.count.wrapping_sub(1)).checked_mul(self.stride);
-        let along = depth.checked_sub(1).map_or(Some(0), |steps| {
-            let pairs = steps.checked_mul(self.step)?.checked_add(1)?;
-            pairs.checked_mul(2)
+        let along = count.checked_sub(1).map_or(Some(0), |steps| {
+            let parts = steps.checked_mul(self.step)?.checked_add(1)?;
+            parts.checked_mul(size)
         });
         let end = last
             .zip(along)
             .and_then(|(last, along)| last.checked_add(along));
         assert!(
             self.count > 0 && end.is_some_and(|end| end <= self.values.len()),
-            "{} rows of {depth} pairs, {} apart, do not fit {}",
+            "{} rows of {count} × {size} values, {} apart, do not fit {}",
             self.count,
             self.stride,
             self.values.len()
@@ -311,7 +295,7 @@ pub(crate) fn halves(
         "{} rows exceed a tile",
         rows.count
     );
-    rows.check_pairs(depth);
+    rows.check_parts(depth, 2);
     Rows::new(out, stride, rows.count).check(shape.columns);
     match (level.instructions(), shape.columns) {
         // SAFETY: here and below, the level says that this machine has the instructions. The kernel reads `depth`

@@ -10,7 +10,7 @@ use super::Rows;
 macro_rules! half_kernel {
     ($name:ident, $vectors:literal) => {
         /// # Safety
-        /// `M ≤ rows.count`, each row has `depth` pairs in its slice (`Rows::check_pairs`), `panel` has `depth` lines,
+        /// `M ≤ rows.count`, each row has `depth` pairs in its slice (`Rows::check_parts`), `panel` has `depth` lines,
         /// and `M` rows of a line's length, `stride` apart, fit `out`.
         #[target_feature(enable = "avx512f,avx512bf16")]
         pub(super) unsafe fn $name<const M: usize>(
