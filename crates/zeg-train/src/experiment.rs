@@ -126,7 +126,8 @@ pub struct TrainingConfig {
     /// Stride of the loss along both axes, in pixels; the released recipes use 1.
     #[serde(default = "one")]
     pub loss_stride: usize,
-    /// The arithmetic of the frozen blocks of CLIP's towers that gradients pass.
+    /// The arithmetic of the frozen blocks of CLIP's towers. It changes nothing in a model without frozen blocks, such as one
+    /// whose encoder is tuned.
     #[serde(default, skip_serializing_if = "TrainingPrecision::is_default")]
     pub precision: TrainingPrecision,
     /// The objective that is minimised.

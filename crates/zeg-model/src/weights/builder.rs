@@ -201,14 +201,12 @@ impl<'a> ParamBuilder<'a> {
         }
         if shared.frozen_packing.is_none() && shared.packing.is_none() {
             return Err(ModelError::Config(format!(
-                "training in {precision} is only supported on the CPU; other devices compute with 32-bit floats"
+                "training.precision = \"{precision}\" is only supported on the CPU; take \"f32\" on other devices"
             )));
         }
         for packing in [&mut shared.frozen_packing, &mut shared.packing] {
-            *packing = packing
-                .take()
-                .map(|packing| packing.of_precision(precision))
-                .transpose()?;
+            let changed = packing.take().map(|it| it.of_precision(precision));
+            *packing = changed.transpose()?;
         }
         Ok(self)
     }
